@@ -1,0 +1,178 @@
+"""The deltas of one model: where they live, and the one hook that a site needs for all of them.
+
+The bank is a child module of the base, so that ``model.to``, ``copy.deepcopy``, ``model.train``, an optimiser over
+``model.parameters()`` and a distributed wrapper all see the deltas' tensors. It keeps itself out of
+``model.state_dict()``: a base saved with deltas attached is the base alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from deltatune.attach.delta import Delta, Home
+from deltatune.attach.part import Part
+from deltatune.attach.routing import EVERYTHING, Routing, apply_to_rows
+from deltatune.attach.sites import BANK
+from deltatune.errors import AttachError
+
+if TYPE_CHECKING:
+    from deltatune.attach.merge import Merge
+
+__all__ = ["Bank", "bank_of", "find_bank"]
+
+
+class Bank(nn.Module):
+    """Every delta of a model, in the order in which they were attached, which is the order in which they act."""
+
+    def __init__(self, trainable: frozenset[str]) -> None:
+        super().__init__()
+        self.deltas = nn.ModuleDict()
+        self.hooks: dict[str, SiteHook] = {}
+        self.routing: Routing = EVERYTHING
+        self.trainable = trainable
+        """The base parameters that required gradients before the first delta froze them."""
+        self.merged: Merge | None = None
+        """What an unmerge needs; see :mod:`deltatune.attach.merge`."""
+        self.register_load_state_dict_post_hook(_not_missing)  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, name: str) -> Delta:
+        if name not in self.deltas:
+            known = ", ".join(map(repr, self.deltas)) or "none"
+            raise AttachError(f"delta {name!r}: expected one that is attached, found {known}; attach or load it first")
+        return self.deltas[name]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Delta]:
+        return iter(self.deltas.values())  # type: ignore[arg-type]
+
+    def add(self, model: nn.Module, delta: Delta) -> None:
+        """Hook the delta's sites. Costs what the delta has sites, however many deltas are there."""
+        self.deltas[delta.name] = delta
+        delta.home = Home(model)
+        for site, part in delta.items():
+            if site not in self.hooks:
+                self.hooks[site] = SiteHook(self, model.get_submodule(site))
+            self.hooks[site].parts[delta.name] = part
+
+    def remove(self, name: str) -> None:
+        """Unhook the sites of a delta and forget it."""
+        self[name].home = Home(None)
+        for site, _ in self[name].items():
+            hook = self.hooks[site]
+            del hook.parts[name]
+            if not hook.parts:
+                hook.handle.remove()
+                del self.hooks[site]
+        del self.deltas[name]
+
+    @contextlib.contextmanager
+    def under(self, routing: Routing) -> Iterator[None]:
+        """Run with ``routing`` and put the former one back, whatever happens."""
+        former, self.routing = self.routing, routing
+        try:
+            yield
+        finally:
+            self.routing = former
+
+    def checkpoint_contexts(
+        self,
+    ) -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+        """The ``context_fn`` of ``torch.utils.checkpoint``: recompute under the routing of the forward pass."""
+        return contextlib.nullcontext(), self.under(self.routing)
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """Nothing: what is attached is no part of the base's state. ``dt.save`` writes it."""
+        return {} if destination is None else destination
+
+
+def _not_missing(module: nn.Module, incompatible: Any) -> None:
+    """A state dict of the base alone is whole: the deltas' tensors are not missing from it."""
+    incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if not k.startswith(BANK + ".")]
+
+
+class SiteHook:
+    """The one forward hook of a site: it runs the parts of every delta there, in order, on the rows they act on."""
+
+    def __init__(self, bank: Bank, module: nn.Module) -> None:
+        self.bank = bank
+        self.parts: dict[str, Part] = {}
+        self.handle: RemovableHandle = module.register_forward_hook(self, with_kwargs=True)
+
+    def move_to(self, module: nn.Module) -> None:
+        """Serve another module instead, which has taken the site's place."""
+        self.handle.remove()
+        self.handle = module.register_forward_hook(self, with_kwargs=True)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        x = args[0] if args else next(iter(kwargs.values()))
+        first = output[0] if isinstance(output, tuple) else output
+        out = self.act(x, first)
+        return (out, *output[1:]) if isinstance(output, tuple) else out
+
+    def act(self, x: Tensor, out: Tensor) -> Tensor:
+        """``out`` after every delta of this site that is on."""
+        routing, deltas = self.bank.routing, self.bank.deltas
+        for name, part in self.parts.items():
+            if deltas[name].acts:
+                rows = routing.indices(name, out.shape[0])
+                out = apply_to_rows(part, x.to(out.device), out, rows)
+        return out
+
+
+def find_bank(model: nn.Module) -> Bank | None:
+    """The bank of ``model``, or ``None`` if nothing is attached. Sees through distributed and compiled wrappers."""
+    bank = getattr(unwrap(model), BANK, None)
+    return bank if isinstance(bank, Bank) else None
+
+
+def bank_of(model: nn.Module) -> Bank:
+    """The bank of ``model``.
+
+    Raises:
+        AttachError: nothing is attached.
+    """
+    bank = find_bank(model)
+    if bank is None:
+        raise AttachError(
+            f"{type(unwrap(model)).__name__}: expected an attached delta, found none; call dt.attach first"
+        )
+    return bank
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The base below ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) or (
+            model.module if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)) else None
+        )
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def make_bank(model: nn.Module) -> Bank:
+    """The bank of ``model``; the first call freezes the base and remembers what was trainable."""
+    bank = find_bank(model)
+    if bank is not None:
+        return bank
+    if hasattr(model, BANK):
+        raise AttachError(f"{type(model).__name__} has an attribute {BANK!r} of its own; rename it before attaching")
+    trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    model.requires_grad_(False)
+    bank = Bank(trainable)
+    model.add_module(BANK, bank)
+    return bank
+
+
+def drop_bank(model: nn.Module) -> None:
+    """Take the empty bank off the model and thaw what was trainable before."""
+    bank = bank_of(model)
+    delattr(model, BANK)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in bank.trainable)

@@ -1,0 +1,110 @@
+"""A delta: what a method made on one base. It is what gets trained, saved, routed and merged."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from deltatune.attach.part import Part
+from deltatune.errors import AttachError
+
+if TYPE_CHECKING:
+    from deltatune.methods.base import Method
+
+__all__ = ["Delta"]
+
+
+class Delta(nn.Module):
+    """The trainable tensors of one method on one base, with a name and an on/off switch.
+
+    Made by ``dt.attach`` and ``dt.load``. ``delta.parameters()`` are what it trains; it is on unless
+    :meth:`disable` was called, and off while merged, since the base then acts in its place.
+    """
+
+    def __init__(self, name: str, method: Method, parts: Mapping[str, Part]) -> None:
+        super().__init__()
+        self.name = name
+        self.method = method
+        self.enabled = True
+        self.merged = False
+        self.sites = tuple(parts)
+        """The names of the base's modules where it acts, in the order of the module tree."""
+        self.parts = nn.ModuleList(parts.values())
+        self.home = Home(None)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model it is attached to.
+
+        Raises:
+            AttachError: it is attached to none any more.
+        """
+        model = self.home.model
+        if model is None:
+            raise AttachError(
+                f"delta {self.name!r}: expected one on a model, found it detached; attach or load it again"
+            )
+        return model
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """Each site's name with the part that acts there."""
+        return zip(self.sites, self.parts, strict=True)  # type: ignore[arg-type]
+
+    @property
+    def acts(self) -> bool:
+        """Whether the delta changes what the model computes at its sites."""
+        return self.enabled and not self.merged
+
+    def enable(self) -> Delta:
+        """Turn the delta on."""
+        self.enabled = True
+        return self
+
+    def disable(self) -> Delta:
+        """Turn the delta off; it stays attached and keeps its tensors."""
+        self.enabled = False
+        return self
+
+    def freeze(self) -> Delta:
+        """Keep acting, but do not train."""
+        self.requires_grad_(False)
+        return self
+
+    def unfreeze(self) -> Delta:
+        """Train again."""
+        self.requires_grad_(True)
+        return self
+
+    @property
+    def size(self) -> int:
+        """How many numbers the delta holds as parameters, trained or frozen."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether any of its tensors requires gradients."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def extra_repr(self) -> str:
+        state = "merged" if self.merged else "on" if self.enabled else "off"
+        return f"{self.name!r}, {self.method}, {len(self.sites)} sites, {self.size:,} parameters, {state}"
+
+
+class Home:
+    """A delta's way back to its model. Weak, so that deleting a model frees it at once; in a copied model, the copy."""
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.reference = None if model is None else weakref.ref(model)
+
+    @property
+    def model(self) -> nn.Module | None:
+        return None if self.reference is None else self.reference()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Home:
+        return Home(memo.get(id(self.model)))
+
+    def __reduce__(self) -> tuple[type[Home], tuple[None]]:
+        return Home, (None,)

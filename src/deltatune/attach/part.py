@@ -1,0 +1,122 @@
+"""What one delta does at one site: the interface a method implements."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from deltatune.errors import MergeError
+
+__all__ = ["Part", "Replacement", "master_dtype"]
+
+Params = dict[str, Tensor]
+
+
+def master_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision trainable tensors are kept in on a base of ``dtype``: float32 at least.
+
+    Half-precision steps of an optimiser vanish in rounding, and a delta is small: its master copy is float32.
+    It is cast *down* to the activations where it is used, never the activations up.
+    """
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else torch.float32
+
+
+class Part(nn.Module):
+    """What one delta does at one site.
+
+    A method makes one part for each site. The part holds the trainable tensors of that site and answers four
+    questions: how the site's output changes (:meth:`forward`), what goes into a file (:meth:`shapes`,
+    :meth:`export`, :meth:`restore`) and what the site's own parameters become when merged (:meth:`fold`).
+
+    ``files`` maps the name a tensor has in a file to the attribute that holds it; a part whose file differs from its
+    attributes overrides the three file methods instead.
+    """
+
+    files: Mapping[str, str] = {}
+
+    is_linear = False
+    """Whether a share of the part has that share of its effect: true for what is added to the output."""
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """The site's output with this part.
+
+        Args:
+            x: the site's input, ``[batch, ..., in]`` (token ids ``[batch, ...]`` at an embedding).
+            out: the output so far, ``[batch, ..., out]``: the base's, changed by the deltas attached earlier.
+        """
+        raise NotImplementedError
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """The tensors of the file and their shapes; never reads a value, so it works on the meta device."""
+        return {name: getattr(self, attribute).shape for name, attribute in self.files.items()}
+
+    def export(self, module: nn.Module) -> Params:
+        """The tensors of the file. ``module`` is the site."""
+        return {name: getattr(self, attribute).detach() for name, attribute in self.files.items()}
+
+    def restore(self, module: nn.Module, tensors: Params) -> None:
+        """Take the tensors of a file, already checked against :meth:`shapes`."""
+        for name, attribute in self.files.items():
+            with torch.no_grad():
+                getattr(self, attribute).copy_(tensors[name])
+
+    def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
+        """The site's parameters with ``weight`` times this part in them.
+
+        Args:
+            module: the site, for the orientation of its weight.
+            params: parameter name to value, at least float32, in the module's own orientation; not to be changed.
+            weight: the share of this part, 1.0 for all of it.
+
+        Raises:
+            MergeError: this part is no function of the parameters, so it can not be merged.
+        """
+        raise MergeError(f"{type(self).__name__} acts on activations and has no form as weights; keep it attached")
+
+
+class Replacement(Part):
+    """A trained copy of a whole module, such as a task head: the copy answers in place of the site.
+
+    Source: the ``modules_to_save`` of Hugging Face PEFT.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.copy = _bare_copy(module).to(device)
+        for parameter in self.copy.parameters():
+            parameter.data = parameter.data.to(master_dtype(parameter.dtype))
+            parameter.requires_grad_(True)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        dtype = next(self.copy.parameters()).dtype
+        return self.copy(x.to(dtype) if x.is_floating_point() else x).to(out.dtype)  # type: ignore[no-any-return]
+
+    def shapes(self) -> dict[str, torch.Size]:
+        return {name: tensor.shape for name, tensor in self.copy.state_dict().items()}
+
+    def export(self, module: nn.Module) -> Params:
+        return dict(self.copy.state_dict())
+
+    def restore(self, module: nn.Module, tensors: Params) -> None:
+        self.copy.load_state_dict(tensors)
+
+    def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
+        trained = {name: parameter.detach() for name, parameter in self.copy.named_parameters()}
+        if weight == 1.0:  # exact, without the rounding of W + (W' - W)
+            return {name: trained[name].to(value.dtype) for name, value in params.items()}
+        return {name: torch.lerp(value, trained[name].to(value.dtype), weight) for name, value in params.items()}
+
+
+def _bare_copy(module: nn.Module) -> nn.Module:
+    """A deep copy without hooks: a hook would bring the deltas, and the whole model with them, into the copy."""
+    hooks = [
+        hooks for sub in module.modules() for hooks in (sub._forward_hooks, sub._forward_pre_hooks, sub._backward_hooks)
+    ]
+    duplicate = copy.deepcopy(module, {id(h): type(h)() for h in hooks})
+    for sub in duplicate.modules():
+        sub._forward_hooks_with_kwargs.clear()
+        sub._forward_pre_hooks_with_kwargs.clear()
+    return duplicate

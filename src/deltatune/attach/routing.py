@@ -1,0 +1,77 @@
+"""Which deltas act, and on which rows of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from deltatune.errors import AttachError
+
+__all__ = ["EVERYTHING", "NOTHING", "Routing"]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """An immutable answer to "which rows does this delta act on?".
+
+    ``rows`` is ``None`` when every row takes every enabled delta; otherwise it holds, row by row, the names of the
+    deltas that act on it.
+    """
+
+    rows: tuple[frozenset[str], ...] | None = None
+    nothing: bool = field(default=False)
+
+    @classmethod
+    def of(cls, routes: Iterable[str | Iterable[str] | None]) -> Routing:
+        """From what a user writes: a name, several names or ``None`` for each row."""
+        return cls(tuple(frozenset([r] if isinstance(r, str) else r or ()) for r in routes))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every delta that acts on some row."""
+        return frozenset().union(*(self.rows or ()))
+
+    def indices(self, name: str, length: int) -> tuple[int, ...] | None:
+        """The rows of a batch of ``length`` that delta ``name`` acts on; ``None`` means all of them.
+
+        Beam search and sampling repeat each row in place, and some layers see rows and tokens flattened into one
+        dimension: a batch that is k times as long holds each row k times in a row.
+
+        Raises:
+            AttachError: the batch is no multiple of the routes.
+        """
+        if self.nothing:
+            return ()
+        if self.rows is None:
+            return None
+        return _indices(self.rows, name, length)
+
+
+@lru_cache(maxsize=512)
+def _indices(rows: tuple[frozenset[str], ...], name: str, length: int) -> tuple[int, ...] | None:
+    repeat, rest = divmod(length, len(rows)) if rows else (0, length)
+    if rest or not repeat:
+        raise AttachError(
+            f"routed: expected a batch of {len(rows)} rows or a multiple, found {length}; give a route a row"
+        )
+    chosen = tuple(i for i in range(length) if name in rows[i // repeat])
+    return None if len(chosen) == length else chosen
+
+
+EVERYTHING = Routing()
+NOTHING = Routing(nothing=True)
+
+
+def apply_to_rows(part: torch.nn.Module, x: Tensor, out: Tensor, rows: tuple[int, ...] | None) -> Tensor:
+    """``part`` on the given rows of the batch; the others keep ``out``."""
+    if rows is None:
+        return part(x, out)  # type: ignore[no-any-return]
+    if not rows:
+        return out
+    index = torch.tensor(rows, device=out.device)
+    changed = part(x.index_select(0, index.to(x.device)), out.index_select(0, index))
+    return out.index_copy(0, index, changed.to(out.dtype))

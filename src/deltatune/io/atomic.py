@@ -1,0 +1,43 @@
+"""Writes that happen whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["atomic_files"]
+
+
+@contextlib.contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files take their places in ``folder`` when the block ends well.
+
+    Everything is written and flushed to the disk before the first file is renamed, so a reader, or a crash at any
+    moment, finds each file old or new and never in part. Files are renamed in the order in which they were made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    try:
+        yield scratch
+        written = sorted(scratch.iterdir(), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        for file in written:
+            _flush(file)
+        for file in written:
+            os.replace(file, folder / file.name)
+        _flush(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows can not open a folder; its renames are journalled
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""What a method is: a frozen, validated description that makes the parts of a delta."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import nn
+
+from deltatune.attach.delta import Delta
+from deltatune.attach.part import Part, Replacement
+from deltatune.attach.sites import Site, find_modules, fresh_heads
+from deltatune.errors import ConfigError
+
+__all__ = ["Method", "check"]
+
+M = TypeVar("M", bound="Method")
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """What to attach, and where.
+
+    A method is data: two equal descriptions make equal deltas on one base. Subclasses add the paper's settings and
+    say in :meth:`parts` what stands at each site.
+
+    Args:
+        targets: where to act: semantic names (``query key value attention_output mlp_gate mlp_up mlp_down
+            all_linear embedding``), module names or their ends, or full regular expressions.
+        layers: which layers: numbers, ``"2-5"``, ``"first:4"``, ``"last:8"``, or several. Default: all.
+        exclude: targets to leave out.
+        train_also: modules to train whole beside the method, such as ``("classifier",)``. Default: ``None``, the
+            head of a model that has a fresh one (sequence classification and the like); ``()`` for none.
+    """
+
+    targets: tuple[str, ...] = ()
+    layers: int | str | tuple[int | str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    train_also: tuple[str, ...] | None = None
+
+    key: ClassVar[str]
+    """The method's name in the table of methods, on the command line and in files."""
+
+    def __post_init__(self) -> None:
+        for name in ("targets", "exclude", "train_also"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        if isinstance(self.layers, list):
+            object.__setattr__(self, "layers", tuple(self.layers))
+
+    @abstractmethod
+    def parts(self, model: nn.Module, device: torch.device | None) -> dict[str, Part]:
+        """What stands at each site: the site's name to a fresh part.
+
+        Args:
+            model: the base; read, never changed.
+            device: where the tensors are made. Default: each on its site's device. On ``meta`` only shapes matter.
+        """
+
+    def bind(self, model: nn.Module, device: torch.device | None = None) -> dict[str, Part]:
+        """All the parts of a delta on ``model``: the method's own and the modules trained whole."""
+        parts = self.parts(model, device)
+        whole = self._trained_whole(model, parts)
+        parts = {name: part for name, part in parts.items() if not any(_inside(name, site.name) for site in whole)}
+        return parts | {site.name: Replacement(site.module, device) for site in whole}
+
+    def _trained_whole(self, model: nn.Module, parts: Mapping[str, Part]) -> list[Site]:
+        if self.train_also is not None:
+            return find_modules(model, self.train_also)
+        return [head for head in fresh_heads(model) if not any(_inside(name, head.name) for name in parts)]
+
+    def learning_rate_scale(self, parameter: str) -> float:
+        """The factor on the learning rate for a parameter of a part, by its attribute name."""
+        return 1.0
+
+    def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
+        """The entries of ``adapter_config.json`` with which Hugging Face PEFT rebuilds ``delta``."""
+        raise ConfigError(f"{self.key}: Hugging Face PEFT has no form for it; read it with deltatune")
+
+    @classmethod
+    def from_peft_config(cls: type[M], config: Mapping[str, Any]) -> M | None:
+        """The method that an ``adapter_config.json`` describes, or ``None`` if it is not one of this kind."""
+        return None
+
+    def to_config(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, as plain data, with the method's key."""
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != _default(field)
+        }
+        return {"method": self.key, **settings}
+
+    @classmethod
+    def from_config(cls: type[M], settings: Mapping[str, Any]) -> M:
+        """The method with these settings.
+
+        Raises:
+            ConfigError: a setting is unknown or out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            check(
+                name in known,
+                f"{cls.key}.{name}",
+                f"one of {', '.join(known)}",
+                "an unknown setting",
+                _near(name, known),
+            )
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+
+
+def check(holds: bool, name: str, expected: str, found: object, hint: str = "") -> None:
+    """Raise a :class:`ConfigError` in the one form all settings use, unless ``holds``."""
+    if not holds:
+        raise ConfigError(f"{name}: expected {expected}, found {found!r}" + (f"; {hint}" if hint else ""))
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else "remove it"
+
+
+def _inside(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")

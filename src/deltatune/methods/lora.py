@@ -1,0 +1,331 @@
+r"""LoRA: low-rank adaptation (Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4).
+
+.. math:: y = W_0 x + \frac{\alpha}{r} B A\, \mathrm{dropout}(x)
+
+with A ``[r, in]`` and B ``[out, r]`` trained and W₀ ``[out, in]`` frozen. A starts Kaiming-uniform and B at
+zero, so a fresh delta is the identity. An embedding is the linear map of one-hot rows: there A ``[r, vocabulary]``
+starts at zero and B ``[dim, r]`` normal. Saved: A and B of each site, in Hugging Face PEFT's layout.
+
+Variants, each a setting:
+
+- ``rslora``: the scale is α/√r (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).
+- ``init="pissa"``: A and B start as the r largest singular directions of W₀ (Meng et al. 2024,
+  https://arxiv.org/abs/2404.02948). The paper takes them out of W₀; here the base keeps its bytes and the frozen
+  start A₀, B₀ is subtracted instead, which is the same function: :math:`y = W_0 x + s (B A - B_0 A_0) x`. It is
+  saved as the plain LoRA of rank 2r that this is.
+- ``init="orthogonal"``: A and B start with orthonormal factors in complementary subspaces, so that BA = 0 though
+  neither is zero. ``r`` must be even.
+- ``lr_ratio``: B learns with a multiple of A's rate, LoRA+ (Hayou et al. 2024, https://arxiv.org/abs/2402.12354).
+- ``bias``: trains biases too, of the sites (``"lora_only"``) or of every module that has one (``"all"``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deltatune.attach.delta import Delta
+from deltatune.attach.layers import dense, features, stored
+from deltatune.attach.part import Params, Part, master_dtype
+from deltatune.attach.sites import Site, base_modules, find_sites
+from deltatune.errors import ConfigError
+from deltatune.methods.base import Method, check
+from deltatune.methods.lowrank import low_rank_update
+from deltatune.methods.shift import Shift
+
+__all__ = ["LoRA"]
+
+Init = Literal["default", "gaussian", "pissa", "orthogonal"]
+Bias = Literal["none", "all", "lora_only"]
+
+
+@dataclass(frozen=True)
+class LoRA(Method):
+    """Low-rank adaptation. See the module's docstring for the equation and :class:`Method` for the common settings.
+
+    Args:
+        r: the rank. Default: 8.
+        alpha: the product is scaled by ``alpha / r``. Default: 16.
+        targets: Default: query and value projections, as in the paper.
+        dropout: probability of dropping entries of the input of A, in training only. Default: 0.
+        bias: which biases to train: ``"none"`` (default), ``"lora_only"`` or ``"all"``.
+        init: how A and B start: ``"default"``, ``"gaussian"`` (A normal with deviation 1/r), ``"pissa"`` or
+            ``"orthogonal"``.
+        rslora: scale by ``alpha / sqrt(r)`` instead. Default: false.
+        rank_pattern: another rank for some targets, such as ``{"mlp_down": 16}``; the last match counts.
+        alpha_pattern: another alpha for some targets.
+        lr_ratio: learning rate of B over that of A. Default: 1; LoRA+ advises about 16.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+
+    key: ClassVar[str] = "lora"
+
+    targets: tuple[str, ...] = ("query", "value")
+    r: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    bias: Bias = "none"
+    init: Init = "default"
+    rslora: bool = False
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    lr_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(len(self.targets) > 0, "lora.targets", "at least one target", self.targets)
+        for name, rank in {"r": self.r, **self.rank_pattern}.items():
+            check(_is_int(rank) and rank >= 1, f"lora rank of {name}", "a whole number from 1", rank)
+            check(
+                self.init != "orthogonal" or rank % 2 == 0, f"lora rank of {name}", "even with init='orthogonal'", rank
+            )
+        for name, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
+            check(_is_number(alpha) and alpha > 0, f"lora alpha of {name}", "a number above 0", alpha)
+        check(_is_number(self.dropout) and 0 <= self.dropout < 1, "lora.dropout", "0 <= p < 1", self.dropout)
+        check(_is_number(self.lr_ratio) and self.lr_ratio > 0, "lora.lr_ratio", "a number above 0", self.lr_ratio)
+        check(self.bias in get_args(Bias), "lora.bias", f"one of {get_args(Bias)}", self.bias)
+        check(self.init in get_args(Init), "lora.init", f"one of {get_args(Init)}", self.init)
+
+    def parts(self, model: nn.Module, device: torch.device | None) -> dict[str, Part]:
+        sites = find_sites(model, self.targets, layers=self.layers, exclude=self.exclude)
+        ranks = _by_site(model, sites, self.rank_pattern, self.r)
+        alphas = _by_site(model, sites, self.alpha_pattern, self.alpha)
+        made: dict[str, Part] = {
+            site.name: LoRAPart(
+                site.module,
+                ranks[site.name],
+                self.scale(ranks[site.name], alphas[site.name]),
+                dropout=self.dropout,
+                init=self.init,
+                bias=self.bias != "none",
+                device=device,
+            )
+            for site in sites
+        }
+        if self.bias == "all":
+            rest = {n: m for n, m in base_modules(model) if n not in made and Shift.fits(m)}
+            made |= {name: Shift(module, device) for name, module in rest.items()}
+        return made
+
+    def scale(self, r: int, alpha: float) -> float:
+        """The factor on BA."""
+        return alpha / math.sqrt(r) if self.rslora else alpha / r
+
+    def learning_rate_scale(self, parameter: str) -> float:
+        return self.lr_ratio if parameter.endswith("lora_B") else 1.0
+
+    def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
+        """PEFT's LoraConfig, with the rank and alpha that each site's factors really have in the file."""
+        lora = {site: part for site, part in delta.items() if isinstance(part, LoRAPart)}
+        rank, alpha = self._filed(self.r, self.alpha)
+        filed = {site: self._filed(part.r, self._alpha(part)) for site, part in lora.items()}
+        return {
+            "peft_type": "LORA",
+            "r": rank,
+            "lora_alpha": alpha,
+            "lora_dropout": self.dropout,
+            "bias": self.bias,
+            "use_rslora": self.rslora,
+            "use_dora": False,
+            "init_lora_weights": True,
+            "fan_in_fan_out": any(stored(model.get_submodule(s), torch.empty(1, 2)).shape != (1, 2) for s in lora),
+            "rank_pattern": {site: r for site, (r, _) in filed.items() if r != rank},
+            "alpha_pattern": {site: a for site, (_, a) in filed.items() if a != alpha},
+            "target_modules": list(lora),
+        }
+
+    def _filed(self, r: int, alpha: float) -> tuple[int, float]:
+        """Rank and alpha in the file: PiSSA's difference of two products is one of twice the rank, equally scaled."""
+        if self.init != "pissa":
+            return r, alpha
+        return 2 * r, alpha * (math.sqrt(2) if self.rslora else 2)
+
+    def _alpha(self, part: LoRAPart) -> float:
+        return part.scale * (math.sqrt(part.r) if self.rslora else part.r)
+
+    @classmethod
+    def from_peft_config(cls, config: Mapping[str, Any]) -> LoRA | None:
+        if config.get("peft_type") != "LORA" or config.get("use_dora"):
+            return None
+        for name, plain in _UNREAD.items():
+            check(
+                config.get(name, plain) in (plain, None), f"adapter_config.json: {name}", f"{plain!r}", config.get(name)
+            )
+        targets: Any = config.get("target_modules")
+        check(bool(targets), "adapter_config.json: target_modules", "names or a pattern", targets)
+        layers, exclude = config.get("layers_to_transform"), config.get("exclude_modules") or ()
+        return cls(
+            targets=("all_linear",) if targets == "all-linear" else targets,
+            layers=layers if layers is None or isinstance(layers, int) else tuple(layers),
+            exclude=exclude,
+            train_also=tuple(config.get("modules_to_save") or ()),
+            r=config.get("r", 8),
+            alpha=config.get("lora_alpha", 8),
+            dropout=config.get("lora_dropout", 0.0),
+            bias=config.get("bias", "none"),
+            rslora=config.get("use_rslora", False),
+            rank_pattern=_as_targets(config.get("rank_pattern")),
+            alpha_pattern=_as_targets(config.get("alpha_pattern")),
+        )
+
+
+class LoRAPart(Part):
+    """A and B of one site."""
+
+    is_linear = True
+    init_A: Tensor
+    init_B: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        r: int,
+        scale: float,
+        *,
+        dropout: float = 0.0,
+        init: Init = "default",
+        bias: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        weight = module.get_parameter("weight")
+        width, height = features(module)
+        check(
+            r <= min(width, height) or init != "pissa", "lora.r with init='pissa'", f"at most {min(width, height)}", r
+        )
+        self.r, self.scale, self.dropout = r, scale, dropout
+        self.is_lookup = isinstance(module, nn.Embedding)
+        self.is_pissa = init == "pissa"
+        options: dict[str, Any] = {"dtype": master_dtype(weight.dtype), "device": device or weight.device}
+        self.lora_A = nn.Parameter(torch.empty(r, width, **options))
+        self.lora_B = nn.Parameter(torch.empty(height, r, **options))
+        if self.is_pissa:
+            self.register_buffer("init_A", torch.empty(r, width, **options))
+            self.register_buffer("init_B", torch.empty(height, r, **options))
+        self.shift = Shift(module, device) if bias and Shift.fits(module) else None
+        if not self.lora_A.is_meta:
+            self._initialize(init, module)
+
+    @torch.no_grad()
+    def _initialize(self, init: Init, module: nn.Module) -> None:
+        A, B = self.lora_A, self.lora_B
+        match init:
+            case "pissa":
+                U, S, Vh = torch.linalg.svd(stored(module, dense(module)).to(A.dtype), full_matrices=False)
+                root = (S[: self.r] / self.scale).sqrt()
+                A.copy_(root[:, None] * Vh[: self.r])
+                B.copy_(U[:, : self.r] * root)
+                self.init_A.copy_(A)
+                self.init_B.copy_(B)
+            case "orthogonal":
+                Q = torch.linalg.qr(torch.randn(self.r, self.r, dtype=A.dtype, device=A.device)).Q
+                A.copy_(Q[0::2].t() @ torch.randn_like(A[: self.r // 2]) / 10)
+                B.copy_(torch.randn_like(B[:, : self.r // 2]) @ Q[1::2] / 10)
+            case _ if self.is_lookup:
+                A.zero_()
+                B.normal_()
+            case "gaussian":
+                A.normal_(std=1 / self.r)
+                B.zero_()
+            case "default":
+                nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+                B.zero_()
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B of the whole change: PiSSA's holds its frozen start with the sign turned."""
+        if not self.is_pissa:
+            return self.lora_A, self.lora_B
+        return torch.cat([self.lora_A, self.init_A]), torch.cat([self.lora_B, -self.init_B], dim=1)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        A, B = self.factors()
+        if self.is_lookup:
+            rows = F.embedding(x, A.t().to(out.dtype))
+            out = torch.add(out, F.linear(rows, B.to(out.dtype)), alpha=self.scale)
+        else:
+            out = low_rank_update(out, x, A, B, self.scale, self.dropout if self.training else 0.0)
+        return out if self.shift is None else self.shift(x, out)
+
+    def _names(self) -> tuple[str, str]:
+        return ("lora_embedding_A", "lora_embedding_B") if self.is_lookup else ("lora_A.weight", "lora_B.weight")
+
+    def shapes(self) -> dict[str, torch.Size]:
+        rank = 2 * self.r if self.is_pissa else self.r
+        sizes = torch.Size([rank, self.lora_A.shape[1]]), torch.Size([self.lora_B.shape[0], rank])
+        biases = {} if self.shift is None else {f"base_layer.{n}": size for n, size in self.shift.shapes().items()}
+        return dict(zip(self._names(), sizes, strict=True)) | biases
+
+    def export(self, module: nn.Module) -> Params:
+        factors = (factor.detach() for factor in self.factors())
+        biases = {} if self.shift is None else {f"base_layer.{n}": b for n, b in self.shift.export(module).items()}
+        return dict(zip(self._names(), factors, strict=True)) | biases
+
+    @torch.no_grad()
+    def restore(self, module: nn.Module, tensors: Params) -> None:
+        A, B = (tensors[name] for name in self._names())
+        self.lora_A.copy_(A[: self.r])
+        self.lora_B.copy_(B[:, : self.r])
+        if self.is_pissa:
+            self.init_A.copy_(A[self.r :])
+            self.init_B.copy_(-B[:, self.r :])
+        if self.shift is not None:
+            self.shift.restore(module, {"bias": tensors["base_layer.bias"]})
+
+    def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
+        W = params["weight"]
+        A, B = (factor.detach().to(W) for factor in self.factors())
+        folded = params | {"weight": W + weight * self.scale * stored(module, B @ A)}
+        return folded if self.shift is None else self.shift.fold(module, folded, weight)
+
+
+# What a LoraConfig may say beyond plain LoRA, with the value that says nothing. Anything else changes the function
+# that the file stands for, so it is refused rather than ignored.
+_UNREAD: dict[str, Any] = {
+    "alora_invocation_tokens": None,
+    "kasa_config": None,
+    "layer_replication": None,
+    "lora_bias": False,
+    "target_parameters": None,
+    "trainable_token_indices": None,
+    "use_bdlora": None,
+    "use_qalora": False,
+    "velora_config": None,
+    "monteclora_config": None,
+    "arrow_config": None,
+}
+
+
+def _by_site(model: nn.Module, sites: Iterable[Site], pattern: Mapping[str, Any], default: Any) -> dict[str, Any]:
+    """Each site's value: the default, or that of the last entry of ``pattern`` whose target names the site."""
+    values = dict.fromkeys((site.name for site in sites), default)
+    for target, value in pattern.items():
+        named = [site.name for site in find_sites(model, (target,)) if site.name in values]
+        if not named:
+            raise ConfigError(f"lora pattern {target!r}: expected a target among the sites, found none; widen targets")
+        values |= dict.fromkeys(named, value)
+    return values
+
+
+def _as_targets(pattern: Mapping[str, Any] | None) -> dict[str, Any]:
+    """PEFT's pattern keys are regular expressions for the end of a name; ours for the whole."""
+    plain = {key: key for key in pattern or {}}
+    return {
+        (rf"(.*\.)?({key})" if set(key) & set("\\*+?|()[]{}^$") else plain[key]): v
+        for key, v in (pattern or {}).items()
+    }
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
