@@ -153,10 +153,9 @@ def _recomputed_under_routing(model: nn.Module) -> Iterator[None]:
     public call that sets it would reset the user's other options. What is captured in the forward pass lasts, so the
     attribute is put back on the way out.
     """
-    layers = (
-        [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)] if torch.is_grad_enabled() else []
-    )
-    former: list[Any] = [layer._gradient_checkpointing_func for layer in layers]
+    recorded = torch.is_grad_enabled()
+    layers: list[Any] = [m for m in model.modules() if recorded and getattr(m, "gradient_checkpointing", False)]
+    former = [layer._gradient_checkpointing_func for layer in layers]
     for layer, function in zip(layers, former, strict=True):
         layer._gradient_checkpointing_func = partial(
             function, use_reentrant=False, context_fn=bank_of(model).checkpoint_contexts

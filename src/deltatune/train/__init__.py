@@ -1,0 +1,1 @@
+"""Training a delta: records, encoding, batches and the loop."""

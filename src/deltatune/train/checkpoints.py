@@ -1,0 +1,63 @@
+"""The checkpoints of a training run: which are whole, and where the deltas lie in them.
+
+A checkpoint holds the deltas, never the base. One delta lies in the checkpoint's own folder, as Hugging Face PEFT has
+it; several lie in folders of their names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from torch import nn
+
+from deltatune.attach.lifecycle import deltas
+from deltatune.errors import DeltaError
+from deltatune.io.files import describe, restore, save
+
+__all__ = ["delta_folders", "last_whole_checkpoint", "restore_deltas", "save_deltas"]
+
+# A run writes these in this order; the last one is JSON, which can not be read in part.
+FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+def save_deltas(model: nn.Module, folder: Path, card: dict[str, object] | None = None) -> None:
+    """Write every delta of ``model`` below ``folder``."""
+    for name, place in delta_folders(model, folder).items():
+        save(deltas(model)[name], place, card=card)
+
+
+def restore_deltas(model: nn.Module, folder: Path) -> None:
+    """Put the tensors of a checkpoint into the deltas of ``model``.
+
+    Raises:
+        FileFormatError: the checkpoint lacks a delta, or holds one of another shape.
+    """
+    for name, place in delta_folders(model, folder).items():
+        restore(model, deltas(model)[name], place)
+
+
+def delta_folders(model: nn.Module, folder: Path) -> dict[str, Path]:
+    """Where each delta of ``model`` lies below ``folder``."""
+    names = list(deltas(model))
+    return {names[0]: folder} if len(names) == 1 else {name: folder / name for name in names}
+
+
+def last_whole_checkpoint(model: nn.Module, run: Path) -> Path | None:
+    """The latest checkpoint of a run that was written to its end; a run that was killed may leave one that was not."""
+    numbered = [(int(found[1]), path) for path in run.glob("checkpoint-*") if (found := _NAME.fullmatch(path.name))]
+    return next((path for _, path in sorted(numbered, reverse=True) if _is_whole(model, path)), None)
+
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def _is_whole(model: nn.Module, checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / FILES[-1]).read_text())
+        for place in delta_folders(model, checkpoint).values():
+            describe(place)
+    except (OSError, ValueError, DeltaError):
+        return False
+    return all((checkpoint / file).exists() for file in FILES)

@@ -1,0 +1,469 @@
+"""Turning records into token ids and labels, and showing what of a sample is learned.
+
+A causal example is a list of parts, each some tokens that are either learned or only read. Parts are tokenised one by
+one, never across their border, so that the tokens of a prompt are exactly those the model sees when it is prompted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+
+from deltatune.errors import ConfigError, DataError
+from deltatune.train.records import Chat, Completion, Labeled, Message, Record, Text
+
+if TYPE_CHECKING:
+    import rich.text
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "IGNORE",
+    "ChatUse",
+    "Encoded",
+    "EncodedSet",
+    "Kind",
+    "LabelSet",
+    "Overflow",
+    "encode_records",
+    "render_sample",
+    "render_sample_plain",
+]
+
+IGNORE = -100  # the label that torch's cross entropy leaves out
+
+Kind: TypeAlias = Literal["causal", "seq2seq", "classification"]
+Overflow: TypeAlias = Literal["truncate", "error", "drop"]
+ChatUse: TypeAlias = Literal["auto"] | bool
+
+_Part: TypeAlias = tuple[list[int], bool]  # tokens, and whether they are learned
+
+_SANE_LENGTH = 10**9  # tokenizers without a limit give a number beyond this as theirs
+
+
+class _Required(TypedDict):
+    input_ids: list[int]
+    labels: list[int] | int
+
+
+class Encoded(_Required, total=False):
+    """One example: `labels` is the class id for classification, else one id (or -100) a token."""
+
+    token_type_ids: list[int]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The class names; a name's position is its id."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> LabelSet:
+        """Collect the labels of `records`, sorted as numbers if all are whole numbers, else as text.
+
+        Raises:
+            DataError: there are fewer than two, so nothing to tell apart.
+        """
+        names = {str(r.example.label) for r in records if isinstance(r.example, Labeled)}
+        if len(names) < 2:
+            found = f"only {next(iter(names))!r}" if names else "none"
+            raise DataError(f"labels: found {found}; expected at least two classes; check the field 'label'")
+        numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
+        return cls(tuple(sorted(names, key=lambda name: (int(name) if numeric else 0, name))))
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """From name to id, as a model's config wants it for `label2id`."""
+        return {name: i for i, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSet:
+    """Examples ready for the collator, and the counts that a user should see before training."""
+
+    examples: list[Encoded]
+    labels: LabelSet | None
+    """The classes, for classification; give them when encoding the evaluation data."""
+    truncated: int
+    dropped: int
+    tokens: int
+    """Tokens that the model reads or predicts, after truncation."""
+    supervised: int
+    """Of these, the ones a loss is computed on (classification: the examples)."""
+    longest: int
+    """Tokens of the longest example, before truncation."""
+
+    def __str__(self) -> str:
+        counts = f"{len(self.examples):,} examples, {self.tokens:,} tokens, {self.supervised:,} supervised"
+        return f"{counts}; {self.truncated:,} truncated, {self.dropped:,} dropped; longest {self.longest:,} tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An encoded example, already cut to fit; `length` is what it had before."""
+
+    encoded: Encoded
+    length: int
+    cut: bool
+    supervised: int
+
+
+def encode_records(
+    records: Sequence[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    kind: Kind = "causal",
+    max_length: int | None = None,
+    on_overflow: Overflow = "truncate",
+    chat: ChatUse = "auto",
+    labels: LabelSet | None = None,
+) -> EncodedSet:
+    """Encode records for training or evaluation.
+
+    Args:
+        records: from `read_records`.
+        tokenizer: the model's; it is not changed.
+        kind: of model. "causal": `labels` go with `input_ids`, -100 where not learned. "seq2seq": prompt and completion
+            apart. "classification": `labels` is the id of the class.
+        max_length: tokens an example may have (seq2seq: on each side); by default the tokenizer's own limit, if any.
+        on_overflow: what to do with a longer one. "truncate" cuts the prompt from its left, and only where the
+            completion alone is too long, the completion from its right; "drop" leaves the example out, and also one
+            that has no learned token; "error" refuses the data.
+        chat: render prompt and completion through the tokenizer's chat template; "auto" does if it has one.
+        labels: the classes, for evaluation data; by default those found in `records`.
+
+    Raises:
+        DataError: a record does not suit the kind of model, its chat can not be rendered, its label is not in
+            `labels`, it is too long, or nothing in it, or in all the data, would be learned.
+        ConfigError: an argument is not one of those above, or `max_length` leaves no room.
+    """
+    _check_choice("kind", kind, get_args(Kind))
+    _check_choice("on_overflow", on_overflow, get_args(Overflow))
+    _check_choice("chat", chat, ("auto", True, False))
+    if kind == "classification":
+        labels = labels or LabelSet.of(records)
+    job = _Job(tokenizer, max_length, chat, labels)
+    drafts = [(record, _ENCODERS[kind](record, job)) for record in records]
+    _refuse(drafts, job, on_overflow)
+    kept = [d for _, d in drafts if on_overflow != "drop" or (d.supervised and not d.cut)]
+    if not any(d.supervised for d in kept):
+        left = f"{len(kept)} of {len(drafts)} examples left"
+        raise DataError(f"data: {left}; expected some to learn from; raise max_length or set on_overflow='truncate'")
+    return EncodedSet(
+        examples=[d.encoded for d in kept],
+        labels=labels,
+        truncated=sum(d.cut for d in kept),
+        dropped=len(drafts) - len(kept),
+        tokens=sum(_size(d.encoded, kind) for d in kept),
+        supervised=sum(d.supervised for d in kept),
+        longest=max(d.length for _, d in drafts),
+    )
+
+
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: {value!r} is unknown; expected one of {', '.join(map(repr, choices))}; choose one")
+
+
+def _refuse(drafts: list[tuple[Record, _Draft]], job: _Job, on_overflow: Overflow) -> None:
+    """Raise for what the policy does not allow: too long, or nothing to learn."""
+    long = [(record, draft) for record, draft in drafts if draft.cut]
+    if long and on_overflow == "error":
+        record, draft = long[0]
+        count = f"{draft.length} tokens ({len(long)} of {len(drafts)} examples are too long)"
+        raise DataError(f"{record.origin}: {count}; expected at most {job.limit}; raise max_length or set on_overflow=")
+    empty = [record for record, draft in drafts if not draft.supervised]
+    if empty and on_overflow != "drop":
+        count = f"no token to learn ({len(empty)} of {len(drafts)} examples have none)"
+        hint = "correct the data or the chat template, or set on_overflow='drop'"
+        raise DataError(f"{empty[0].origin}: {count}; expected an answer after the prompt; {hint}")
+
+
+def _size(encoded: Encoded, kind: Kind) -> int:
+    labels = encoded["labels"]
+    return len(encoded["input_ids"]) + (len(labels) if kind == "seq2seq" and isinstance(labels, list) else 0)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A tokenizer, what there is to know of its habits, and how to use it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+    chat: ChatUse
+    labels: LabelSet | None
+
+    @cached_property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before a text of its own accord (bos, CLS), and behind it (eos, SEP)."""
+        bare, framed = self.ids("a"), self.ids("a", special=True)
+        starts = (i for i in range(len(framed)) if framed[i : i + len(bare)] == bare)
+        start = next(starts, 0)
+        return framed[:start], framed[start + len(bare) :]
+
+    @cached_property
+    def limit(self) -> int | None:
+        own = self.tokenizer.model_max_length
+        limit = self.max_length if self.max_length is not None else own if own < _SANE_LENGTH else None
+        least = sum(map(len, self.frame)) + 2  # a token of the prompt and one of the answer
+        if limit is not None and limit < least:
+            raise ConfigError(f"max_length: found {limit}; expected at least {least}; raise it")
+        return limit
+
+    @cached_property
+    def specials(self) -> dict[str, int]:
+        return {str(token): i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+
+    @cached_property
+    def eos(self) -> int:
+        if self.tokenizer.eos_token_id is None:
+            raise DataError("tokenizer: has no eos token; expected one to end completions; set tokenizer.eos_token")
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def adds_space(self) -> bool:
+        first = self.tokenizer.convert_ids_to_tokens(self.ids("a"))[:1]
+        return bool(first) and str(first[0]).startswith(("\u2581", "\u0120"))
+
+    def ids(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def continued(self, text: str) -> list[int]:
+        """The tokens of a text that goes on from another.
+
+        Tokenizers of the Llama 2 kind put a space before any text, which would part a completion from its prompt;
+        behind an anchor, whose tokens are then taken off, they do not.
+        """
+        if not self.adds_space:
+            return self.ids(text)
+        anchor, whole = self.ids("\n"), self.ids("\n" + text)
+        return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self.ids(text)
+
+    def parts(self, texts: Iterable[tuple[str, bool]]) -> Iterator[_Part]:
+        first = True
+        for text, learned in texts:
+            if text:
+                yield (self.ids(text) if first else self.continued(text)), learned
+                first = False
+
+
+# Causal models: prompt and labels in one row of tokens.
+
+
+def _encode_causal(record: Record, job: _Job) -> _Draft:
+    match record.example:
+        case Chat() as chat:
+            parts = _chat_parts(chat, record, job)
+        case Completion() as pair if job.chat is True or (job.chat and job.tokenizer.chat_template):
+            turns = (Message("user", pair.prompt), Message("assistant", pair.completion))
+            parts = _chat_parts(Chat(turns), record, job)
+        case Completion() as pair:
+            texts = [(pair.prompt + pair.separator, False), (pair.completion, True)]
+            parts = _framed(list(job.parts(texts)), job)
+        case Text(text):
+            parts = _framed(list(job.parts([(text, True)])), job)
+        case Labeled():
+            raise DataError(f"{record.origin}: {_unsuited('causal', 'text, a prompt and completion, or messages')}")
+    ids = [i for tokens, _ in parts for i in tokens]
+    labels = [i if learned else IGNORE for tokens, learned in parts for i in tokens]
+    length = len(ids)
+    ids, labels = _fit(ids, labels, job)
+    # The model predicts each token from those before it, so the label of the first one is never used.
+    supervised = sum(label != IGNORE for label in labels[1:])
+    return _Draft({"input_ids": ids, "labels": labels}, length, len(ids) < length, supervised)
+
+
+def _unsuited(kind: Kind, wanted: str) -> str:
+    return f"does not suit kind={kind!r}; expected {wanted}; change kind= or format="
+
+
+def _framed(parts: list[_Part], job: _Job) -> list[_Part]:
+    """Put the tokenizer's bos before and eos behind, each unless the text spells it out already."""
+    ids = [i for tokens, _ in parts for i in tokens]
+    answer = [i for tokens, learned in parts for i in tokens if learned]
+    prefix, _ = job.frame
+    bos = [] if ids[: len(prefix)] == prefix else prefix
+    eos = [] if answer[-1:] == [job.eos] else [job.eos]
+    return [(bos, False), *parts, (eos, True)]
+
+
+def _fit(ids: list[int], labels: list[int], job: _Job) -> tuple[list[int], list[int]]:
+    """Cut to the limit: from the prompt's left, then from the right; the tokenizer's own bos stays.
+
+    If what follows the prompt would not fit even alone, the prompt keeps its last half limit of tokens: a long answer
+    without any of its question teaches little.
+    """
+    limit = job.limit
+    if limit is None or len(ids) <= limit:
+        return ids, labels
+    prefix, _ = job.frame
+    bos = len(prefix) if ids[: len(prefix)] == prefix else 0
+    prompt = next((i for i, label in enumerate(labels) if label != IGNORE), len(ids))
+    fits = len(ids) - prompt + max(bos, 1) <= limit  # at least a token to predict the first of the answer from
+    least = bos if fits else min(prompt, max(bos, limit // 2))
+    left = min(len(ids) - limit, max(prompt - least, 0))
+    start, stop = bos + left, left + limit
+    return ids[:bos] + ids[start:stop], labels[:bos] + labels[start:stop]
+
+
+# Chats: which of the rendered tokens are the assistant's.
+
+
+def _chat_parts(chat: Chat, record: Record, job: _Job) -> list[_Part]:
+    if not job.tokenizer.chat_template or job.chat is False:
+        found = "is a chat, and chat=False" if job.tokenizer.chat_template else "the tokenizer has no chat template"
+        hint = "set tokenizer.chat_template, or give prompt and completion"
+        raise DataError(f"{record.origin}: {found}; expected a template to render it with; {hint}")
+    template = job.tokenizer.get_chat_template(tools=_tools(chat))
+    if re.search(r"\{%-?\s*generation\s*-?%\}", template):
+        return _masked_parts(chat, record, job)
+    return list(job.parts(_rendered_texts(chat, record, job)))
+
+
+def _tools(chat: Chat) -> list[Any] | None:
+    return [dict(tool) for tool in chat.tools] or None
+
+
+def _apply(chat: Chat, record: Record, job: _Job, **options: bool) -> Any:
+    from jinja2 import TemplateError
+
+    apply: Any = job.tokenizer.apply_chat_template  # its annotations know of no content but strings
+    turns = [{"role": m.role, "content": m.content, **m.extra} for m in chat.messages]
+    try:
+        return apply(turns, tools=_tools(chat), **options)
+    except (TemplateError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        hint = "change the data or tokenizer.chat_template"
+        raise DataError(f"{record.origin}: the chat template refuses it ({reason}); {hint}") from error
+
+
+def _masked_parts(chat: Chat, record: Record, job: _Job) -> list[_Part]:
+    """Tokens by the template's own `{% generation %}` marks."""
+    out = _apply(chat, record, job, return_dict=True, return_assistant_tokens_mask=True)
+    ids, learned = list(out["input_ids"]), [bool(m) for m in out["assistant_masks"]]
+    ends = set(job.specials.values())
+    for i in range(1, len(ids)):
+        # Many templates leave the end of the turn unmarked, and a model trained so would never stop.
+        if learned[i - 1] and not learned[i] and ids[i] in ends and ids[i - 1] not in ends:
+            learned[i] = True
+    return [([token], mark) for token, mark in zip(ids, learned, strict=True)]
+
+
+def _rendered_texts(chat: Chat, record: Record, job: _Job) -> Iterator[tuple[str, bool]]:
+    """The rendered chat in pieces, from what each turn adds to the rendering of those before it."""
+    whole = _render(chat.messages, chat, record, job)
+    done = 0
+    for i, message in enumerate(chat.messages):
+        if message.role != "assistant":
+            continue
+        if i == 0:
+            hint = "put a system or user turn before it"
+            raise DataError(f"{record.origin}: begins with an assistant turn; expected something to answer to; {hint}")
+        before = _render(chat.messages[:i], chat, record, job, prompt=True)
+        through = _render(chat.messages[: i + 1], chat, record, job)
+        if not (whole.startswith(through) and through.startswith(before) and len(before) >= done):
+            found = f"the chat template renders turn {i + 1} differently with and without what comes next"
+            hint = "mark the assistant's part with {% generation %} in the template, or give one answer a record"
+            raise DataError(f"{record.origin}: {found}; expected each rendering to go on from the last; {hint}")
+        end = _end_of_turn(through, len(before), job)
+        yield whole[done : len(before)], False
+        yield whole[len(before) : end], True
+        done = end
+    yield whole[done:], False
+
+
+def _render(messages: tuple[Message, ...], chat: Chat, record: Record, job: _Job, *, prompt: bool = False) -> str:
+    part = Chat(messages, chat.tools)
+    return str(_apply(part, record, job, tokenize=False, add_generation_prompt=prompt))
+
+
+def _end_of_turn(text: str, start: int, job: _Job) -> int:
+    """Where the turn ends: behind its last special token if only white space follows, which a model never writes."""
+    bare = text.rstrip()
+    return len(bare) if len(bare) > start and bare.endswith(tuple(job.specials)) else len(text)
+
+
+# The other kinds of model.
+
+
+def _encode_seq2seq(record: Record, job: _Job) -> _Draft:
+    if not isinstance(record.example, Completion):
+        raise DataError(f"{record.origin}: {_unsuited('seq2seq', 'a prompt and completion')}")
+    prompt = job.ids(record.example.prompt)
+    target = job.tokenizer(text_target=record.example.completion, verbose=False)["input_ids"]
+    target = list(target) if target[-1:] == [job.eos] else [*target, job.eos]
+    prefix, suffix = job.frame
+    frame = len(prefix) + len(suffix)
+    length = max(len(prompt) + frame, len(target))
+    if job.limit is not None:
+        prompt, target = prompt[max(0, len(prompt) + frame - job.limit) :], target[: job.limit]
+    encoded: Encoded = {"input_ids": [*prefix, *prompt, *suffix], "labels": target}
+    return _Draft(encoded, length, job.limit is not None and length > job.limit, len(target))
+
+
+def _encode_labeled(record: Record, job: _Job) -> _Draft:
+    if not isinstance(record.example, Labeled) or job.labels is None:
+        raise DataError(f"{record.origin}: {_unsuited('classification', 'a text and label')}")
+    example, label = record.example, str(record.example.label)
+    if label not in job.labels.ids:
+        names = ", ".join(job.labels.names)
+        raise DataError(f"{record.origin}: label {label!r} is unknown; expected one of {names}; correct it")
+    text, pair = example.text, example.text_pair
+    if pair is not None and not job.tokenizer.num_special_tokens_to_add(pair=True):
+        text, pair = f"{text}\n{pair}", None  # or this tokenizer would join the two without a seam
+    out = job.tokenizer(text, pair, verbose=False)
+    length, cut = len(out["input_ids"]), False
+    if job.limit is not None and length > job.limit:
+        out, cut = job.tokenizer(text, pair, truncation=True, max_length=job.limit, verbose=False), True
+    encoded: Encoded = {"input_ids": list(out["input_ids"]), "labels": job.labels.ids[label]}
+    if "token_type_ids" in out:
+        encoded["token_type_ids"] = list(out["token_type_ids"])
+    return _Draft(encoded, length, cut, 1)
+
+
+_ENCODERS: dict[Kind, Callable[[Record, _Job], _Draft]] = {
+    "causal": _encode_causal,
+    "seq2seq": _encode_seq2seq,
+    "classification": _encode_labeled,
+}
+
+
+# A look at one sample.
+
+
+def render_sample(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> rich.text.Text:
+    """Show a sample as the model sees it: learned tokens in green, the rest dimmed."""
+    from rich.text import Text as RichText
+
+    shown = RichText()
+    for piece, learned in _pieces(example, tokenizer):
+        shown.append(piece, style="bold green" if learned else "dim")
+    return shown
+
+
+def render_sample_plain(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Show a sample without colours: learned tokens stand between ⟦ and ⟧."""
+    return "".join(f"⟦{piece}⟧" if learned else piece for piece, learned in _pieces(example, tokenizer))
+
+
+def _pieces(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, bool]]:
+    ids, labels = example["input_ids"], example["labels"]
+    if isinstance(labels, int):
+        yield str(tokenizer.decode(ids)), False
+        yield f" -> class {labels}", True
+    elif len(labels) == len(ids) and all(label in (IGNORE, i) for i, label in zip(ids, labels, strict=True)):
+        start = 0
+        for end in range(1, len(ids) + 1):
+            learned = labels[start] != IGNORE
+            if end == len(ids) or (labels[end] != IGNORE) != learned:
+                yield str(tokenizer.decode(ids[start:end])), learned
+                start = end
+    else:  # an encoder-decoder model's labels are a text of their own
+        yield str(tokenizer.decode(ids)), False
+        yield str(tokenizer.decode([i for i in labels if i != IGNORE])), True
