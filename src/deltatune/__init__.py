@@ -24,7 +24,9 @@ _HOMES: dict[str, str] = {
     "load": "deltatune.io.files",
     "load_base": "deltatune.io.bases",
     "merge": "deltatune.attach.merge",
+    "on_step": "deltatune.train.hooks",
     "parameter_groups": "deltatune.train.groups",
+    "prepare": "deltatune.train.hooks",
     "routed": "deltatune.attach.lifecycle",
     "save": "deltatune.io.files",
     "summary": "deltatune.attach.summary",
@@ -47,7 +49,9 @@ __all__ = [
     "load",
     "load_base",
     "merge",
+    "on_step",
     "parameter_groups",
+    "prepare",
     "routed",
     "save",
     "summary",
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from deltatune.methods.base import Method
     from deltatune.methods.lora import LoRA
     from deltatune.train.groups import parameter_groups
+    from deltatune.train.hooks import on_step, prepare
     from deltatune.train.trainer import Trainer
 
 

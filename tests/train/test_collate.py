@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltatune.errors import ConfigError, DataError
@@ -26,6 +26,7 @@ def example(pairs: list[tuple[int, bool]]) -> dict[str, Any]:
 
 
 @given(st.lists(tokens, min_size=1, max_size=5), st.sampled_from(["right", "left"]), st.integers(1, 8))
+@settings(deadline=None)
 def test_taking_the_padding_off_gives_the_examples_back(
     rows: list[list[tuple[int, bool]]], side: Side, multiple: int
 ) -> None:

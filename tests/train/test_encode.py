@@ -44,6 +44,8 @@ FORGETFUL = (
     "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Asks for thoughts that the finished turn does not show.
+THINKING = FORGETFUL.replace("assistant\n'", "assistant\n<think>\n'")
 
 # No "<" or "|", so that no text spells a special token, and no byte that SmolLM2's vocabulary lacks (0xf1 and above).
 LACKING = "<|\x04\x06\x13\x14\x16\x1d"
@@ -151,6 +153,7 @@ def test_the_separator_is_read_not_learned(smol: Any) -> None:
 
 
 @given(st.sampled_from(["the cat", "the cat ", "the\n"]), st.sampled_from(["sat", " sat", "\nsat", "mat on"]))
+@settings(deadline=None)
 def test_a_tokenizer_that_adds_spaces_adds_none_to_a_completion(llama: Any, prompt: str, answer: str) -> None:
     ids, labels = encode_one(Completion(prompt, answer), llama)
     asked = llama(prompt)["input_ids"]
@@ -158,6 +161,12 @@ def test_a_tokenizer_that_adds_spaces_adds_none_to_a_completion(llama: Any, prom
     assert ids.count(llama.bos_token_id) == ids.count(llama.eos_token_id) == 1
     assert learned(labels) == ids[len(asked) :]
     assert llama.decode(ids[1:]) == f"{prompt}{answer}</s>"
+
+
+def test_an_answer_to_an_empty_prompt_begins_as_a_text_does(llama: Any) -> None:
+    ids, labels = encode_one(Completion("", "sat"), llama)
+    assert ids == [*llama("sat")["input_ids"], llama.eos_token_id]
+    assert learned(labels) == ids[1:]
 
 
 def test_bos_and_eos_that_the_text_spells_out_are_not_doubled(llama: Any) -> None:
@@ -250,6 +259,7 @@ def test_a_template_without_end_of_turn_keeps_the_whole_answer(llama: Any, monke
     ("template", "chat", "complaint"),
     [
         (FORGETFUL, chat_of([("hi", "hm</think>hello"), ("bye", "hm</think>ciao")]), "renders turn 2 differently"),
+        (THINKING, chat_of([("hi", "hello")]), "renders turn 2 differently"),
         (
             "{{ raise_exception('roles must\nalternate') }}",
             chat_of([("hi", "hello")]),
@@ -297,6 +307,7 @@ words = st.lists(st.sampled_from(["the", "cat", "sat", "on"]), max_size=30)
 
 
 @given(words, words.filter(bool), st.integers(3, 40))
+@settings(deadline=None)
 def test_truncation_keeps_bos_the_prompts_end_and_the_answer(
     llama: Any, question: list[str], answer: list[str], limit: int
 ) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltatune.errors import ConfigError, DataError
@@ -260,6 +262,7 @@ def test_what_is_no_file_or_no_rows_is_refused(tmp_path: Path, write: Write) -> 
 
 
 @given(st.lists(st.builds(Completion, st.text(), st.text()), min_size=1), st.booleans())
+@settings(deadline=None)
 def test_jsonl_and_csv_give_back_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, examples: list[Completion], ascii: bool
 ) -> None:
@@ -274,3 +277,12 @@ def test_jsonl_and_csv_give_back_what_was_written(
     assert [r.example for r in read_records(folder / "t.jsonl")] == examples
     assert [r.origin.number for r in read_records(folder / "t.jsonl")] == list(range(1, len(examples) + 1))
     assert [r.example for r in read_records(folder / "t.csv")] == examples
+
+
+def test_reading_text_loads_no_heavy_library(write: Write) -> None:
+    path = write("t.jsonl", jsonl(PAIR))
+    read = "from deltatune.train.records import read_records; read_records(sys.argv[1])"
+    found = "{'torch', 'transformers', 'pandas', 'pyarrow', 'datasets', 'numpy'} & {*sys.modules}"
+    code = f"import sys, deltatune.train.encode; {read}; print({found})"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

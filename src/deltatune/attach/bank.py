@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from deltatune.attach.delta import Delta, Home
 from deltatune.attach.part import Part
-from deltatune.attach.routing import EVERYTHING, Routing, apply_to_rows
+from deltatune.attach.routing import EVERYTHING, Routing, apply_to_rows, before_rows
 from deltatune.attach.sites import BANK
 from deltatune.errors import AttachError
 
@@ -35,6 +35,8 @@ class Bank(nn.Module):
         self.deltas = nn.ModuleDict()
         self.hooks: dict[str, SiteHook] = {}
         self.routing: Routing = EVERYTHING
+        self.installed: list[str] = []
+        """The deltas whose values are in the base's own parameters at present."""
         self.trainable = trainable
         """The base parameters that required gradients before the first delta froze them."""
         self.merged: Merge | None = None
@@ -57,16 +59,19 @@ class Bank(nn.Module):
         for site, part in delta.items():
             if site not in self.hooks:
                 self.hooks[site] = SiteHook(self, model.get_submodule(site))
-            self.hooks[site].parts[delta.name] = part
+            self.hooks[site].add(delta.name, part, model.get_submodule(site))
+        self.refresh()
 
     def remove(self, name: str) -> None:
         """Unhook the sites of a delta and forget it."""
+        self[name].enabled = False
+        self.refresh()
         self[name].home = Home(None)
         for site, _ in self[name].items():
             hook = self.hooks[site]
             del hook.parts[name]
             if not hook.parts:
-                hook.handle.remove()
+                hook.close()
                 del self.hooks[site]
         del self.deltas[name]
 
@@ -75,9 +80,31 @@ class Bank(nn.Module):
         """Run with ``routing`` and put the former one back, whatever happens."""
         former, self.routing = self.routing, routing
         try:
+            self.refresh()
             yield
         finally:
             self.routing = former
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the base's parameters in line with the deltas that work by changing them.
+
+        They are taken out in reverse and put in again in order, so that each restores what it found.
+        """
+        in_place = [delta for delta in self if delta.is_in_place]
+        if in_place and self.routing.rows is not None:
+            raise AttachError(
+                f"routed: {in_place[0].name!r} changes the base's own weights, which every row shares; disable it first"
+            )
+        for delta in reversed([delta for delta in in_place if delta.name in self.installed]):
+            for site, part in delta.items():
+                part.uninstall(delta.model.get_submodule(site))
+            self.installed.remove(delta.name)
+        for delta in in_place:
+            if delta.acts and not self.routing.nothing:
+                for site, part in delta.items():
+                    part.install(delta.model.get_submodule(site))
+                self.installed.append(delta.name)
 
     def checkpoint_contexts(
         self,
@@ -101,12 +128,35 @@ class SiteHook:
     def __init__(self, bank: Bank, module: nn.Module) -> None:
         self.bank = bank
         self.parts: dict[str, Part] = {}
-        self.handle: RemovableHandle = module.register_forward_hook(self, with_kwargs=True)
+        self.handles: list[RemovableHandle] = []
+        self.move_to(module)
 
     def move_to(self, module: nn.Module) -> None:
-        """Serve another module instead, which has taken the site's place."""
-        self.handle.remove()
-        self.handle = module.register_forward_hook(self, with_kwargs=True)
+        """Serve ``module``, which may have taken another's place."""
+        self.close()
+        self.handles = [module.register_forward_hook(self, with_kwargs=True)]
+        if any(part.changes_input for part in self.parts.values()):
+            self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
+
+    def close(self) -> None:
+        """Take the hooks off the module."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    def add(self, name: str, part: Part, module: nn.Module) -> None:
+        """Let ``part`` act after the others on ``module``, the site."""
+        self.parts[name] = part
+        if part.changes_input:
+            self.move_to(module)
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The site's input after every delta that changes it."""
+        name = None if args else next(iter(kwargs))
+        x = args[0] if name is None else kwargs[name]
+        for delta, part in self.parts.items():
+            if part.changes_input and self.bank[delta].acts:
+                x = before_rows(part, x, self.bank.routing.indices(delta, x.shape[0]))
+        return ((x, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: x})
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x = args[0] if args else next(iter(kwargs.values()))

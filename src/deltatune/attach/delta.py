@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from deltatune.attach.part import Part
 from deltatune.errors import AttachError
@@ -33,6 +34,8 @@ class Delta(nn.Module):
         self.sites = tuple(parts)
         """The names of the base's modules where it acts, in the order of the module tree."""
         self.parts = nn.ModuleList(parts.values())
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self.home = Home(None)
 
     @property
@@ -54,6 +57,11 @@ class Delta(nn.Module):
         return zip(self.sites, self.parts, strict=True)  # type: ignore[arg-type]
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether it works by changing the base's own parameters, so that it acts on every row or on none."""
+        return any(part.is_in_place for part in self.parts)
+
+    @property
     def acts(self) -> bool:
         """Whether the delta changes what the model computes at its sites."""
         return self.enabled and not self.merged
@@ -61,12 +69,21 @@ class Delta(nn.Module):
     def enable(self) -> Delta:
         """Turn the delta on."""
         self.enabled = True
+        self._switched()
         return self
 
     def disable(self) -> Delta:
         """Turn the delta off; it stays attached and keeps its tensors."""
         self.enabled = False
+        self._switched()
         return self
+
+    def _switched(self) -> None:
+        from deltatune.attach.bank import find_bank
+
+        bank = None if self.home.model is None else find_bank(self.home.model)
+        if bank is not None:
+            bank.refresh()
 
     def freeze(self) -> Delta:
         """Keep acting, but do not train."""

@@ -82,11 +82,12 @@ def merge(
     names_of = _names_by_parameter(model)
     before = _output(model, bank, done, probe)
     try:
-        for site in [name for name, _ in base_modules(model) if name in bank.hooks]:
-            _merge_site(model, bank, site, done, names_of, dequantize=dequantize)
-        for name in done.weights:
-            bank[name].merged = True
-        bank.merged = done
+        with bank.under(NOTHING):
+            for site in [name for name, _ in base_modules(model) if name in bank.hooks]:
+                _merge_site(model, bank, site, done, names_of, dequantize=dequantize)
+            for name in done.weights:
+                bank[name].merged = True
+            bank.merged = done
         if before is not None:
             done.largest_difference = max(
                 done.largest_difference, _compare("the model on the probe", before, _output(model, bank, done, probe))
@@ -143,7 +144,7 @@ def _merge_site(
             )
         module = _dense_in_place(model, hook, site, done)
     x = _probe(module)
-    with _quiet(bank, module, *parts.values()):
+    with _evaluating(module, *parts.values()):
         reference = None if x is None else _with_parts(module, x, parts, done.weights)
         old = dict(module.named_parameters())
         for name, value in _folded(site, module, old, parts, done.weights).items():
@@ -209,6 +210,7 @@ def _take_back(bank: Bank, done: Merge) -> None:
     for name in done.weights:
         bank[name].merged = False
     bank.merged = None
+    bank.refresh()
 
 
 def _say_untied(model: nn.Module, done: Merge) -> None:
@@ -239,24 +241,25 @@ def _probe(module: nn.Module) -> Tensor | None:
 
 
 @contextlib.contextmanager
-def _quiet(bank: Bank, *modules: nn.Module) -> Iterator[None]:
-    """Modules in evaluation mode and no delta acting, so that only what is called by hand has an effect."""
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in evaluation mode, so that a probe sees no dropout."""
     former = [(sub, sub.training) for module in modules for sub in module.modules()]
     try:
         for sub, _ in former:
             sub.training = False
-        with bank.under(NOTHING):
-            yield
+        yield
     finally:
         for sub, training in former:
             sub.training = training
 
 
 def _with_parts(module: nn.Module, x: Tensor, parts: Mapping[str, Part], weights: Mapping[str, float]) -> Tensor | None:
-    """What the site answers with its parts; ``None`` where a share of a part is not that share of its effect."""
+    """What the site answers with its parts; ``None`` where their effect is not in proportion to their weights."""
+    for part in parts.values():
+        x = part.before(x)
     out: Tensor = module.forward(x)
     for name, part in parts.items():
-        if weights[name] != 1.0 and not part.is_linear:
+        if part.is_in_place or (weights[name] != 1.0 and not part.is_linear):
             return None
         out = torch.lerp(out, part(x, out), weights[name])
     return out

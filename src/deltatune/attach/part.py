@@ -40,6 +40,22 @@ class Part(nn.Module):
     is_linear = False
     """Whether a share of the part has that share of its effect: true for what is added to the output."""
 
+    changes_input = False
+    """Whether :meth:`before` does something."""
+
+    is_in_place = False
+    """Whether the part works by changing the site's own parameters, through :meth:`install` and :meth:`uninstall`."""
+
+    def before(self, x: Tensor) -> Tensor:
+        """The input that the site, and :meth:`forward`, should see instead of ``x``."""
+        return x
+
+    def install(self, module: nn.Module) -> None:
+        """Put the part's values into the site's parameters; called when the delta starts to act."""
+
+    def uninstall(self, module: nn.Module) -> None:
+        """Put back the exact bytes that were there; called when the delta stops acting."""
+
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         """The site's output with this part.
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from deltatune.attach.part import Part
 from deltatune.errors import AttachError
 
 __all__ = ["EVERYTHING", "NOTHING", "Routing"]
@@ -66,7 +67,7 @@ EVERYTHING = Routing()
 NOTHING = Routing(nothing=True)
 
 
-def apply_to_rows(part: torch.nn.Module, x: Tensor, out: Tensor, rows: tuple[int, ...] | None) -> Tensor:
+def apply_to_rows(part: Part, x: Tensor, out: Tensor, rows: tuple[int, ...] | None) -> Tensor:
     """``part`` on the given rows of the batch; the others keep ``out``."""
     if rows is None:
         return part(x, out)  # type: ignore[no-any-return]
@@ -75,3 +76,13 @@ def apply_to_rows(part: torch.nn.Module, x: Tensor, out: Tensor, rows: tuple[int
     index = torch.tensor(rows, device=out.device)
     changed = part(x.index_select(0, index.to(x.device)), out.index_select(0, index))
     return out.index_copy(0, index, changed.to(out.dtype))
+
+
+def before_rows(part: Part, x: Tensor, rows: tuple[int, ...] | None) -> Tensor:
+    """The input as ``part`` wants it on the given rows; the others keep ``x``."""
+    if rows is None:
+        return part.before(x)
+    if not rows:
+        return x
+    index = torch.tensor(rows, device=x.device)
+    return x.index_copy(0, index, part.before(x.index_select(0, index)).to(x.dtype))

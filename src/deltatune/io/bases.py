@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -40,8 +41,8 @@ class Task(NamedTuple):
 
 
 TASKS: dict[str, Task] = {
+    "seq2seq-lm": Task("AutoModelForSeq2SeqLM", ("ForConditionalGeneration", "LMHeadModel", "MTModel")),
     "causal-lm": Task("AutoModelForCausalLM", ("ForCausalLM", "LMHeadModel")),
-    "seq2seq-lm": Task("AutoModelForSeq2SeqLM", ("ForConditionalGeneration",)),
     "masked-lm": Task("AutoModelForMaskedLM", ("ForMaskedLM",)),
     "sequence-classification": Task("AutoModelForSequenceClassification", ("ForSequenceClassification",)),
     "token-classification": Task("AutoModelForTokenClassification", ("ForTokenClassification",)),
@@ -114,8 +115,8 @@ def load_base(
             folder of that name; write `./minilm` for the folder.
         task: a key of `TASKS`. Default "auto": what the model's architecture was made for.
         dtype: the dtype of the weights. Default "auto": the one they are stored in (float32 for GGUF).
-        quant: hold the linear layers in 4 bits ("nf4", or "nf4-double", which quantises the scales too) or in 8
-            ("int8"), with bitsandbytes. They compute in `dtype`. Default: not quantised.
+        quant: hold the linear layers in 4 bits and compute in `dtype` ("nf4", or "nf4-double", which quantises the
+            scales too), or hold them in 8 bits and compute in float16 ("int8"). Default: not quantised.
         device: a device such as "cuda:0", or "auto" to spread the model over all of them. Default: the CPU, or for a
             quantised model the GPU if there is one.
         num_labels: how many classes a classification head has. Default: as the model says, or 2.
@@ -141,8 +142,7 @@ def load_base(
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = transformers.AutoConfig.from_pretrained(place, **hub, **labels)
         task = _task_of(config, name) if task == "auto" else task
-        if labels and task not in _LABELLED:
-            raise ConfigError(f"num_labels, id2label: expected a task of {_or(_LABELLED)}, found {task!r}; set task=")
+        _check_labels(labels, task)
         model, info = getattr(transformers, TASKS[task].loader).from_pretrained(
             place,
             config=config,
@@ -154,10 +154,8 @@ def load_base(
             output_loading_info=True,
             **hub,
         )
+        fresh = _fresh(info["missing_keys"], task, name)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **hub)
-        fresh = tuple(sorted(info["missing_keys"]))
-        if fresh and task in _NEEDS_ALL_WEIGHTS:
-            raise ConfigError(f"base {name!r}: no weights for {fresh[0]}, which the task {task!r} needs; set task=")
         _set_padding(tokenizer, name, model)
     # A delta notes what it was made on. An alias means something elsewhere too; a path into the cache does not.
     model.name_or_path = model.config.name_or_path = tokenizer.name_or_path = name
@@ -207,16 +205,28 @@ def _labels(num_labels: int | None, id2label: Mapping[int, str] | None) -> dict[
     return {"id2label": names, "label2id": {name: i for i, name in names.items()}}
 
 
+def _check_labels(labels: Mapping[str, Any], task: str) -> None:
+    if labels and task not in _LABELLED:
+        raise ConfigError(f"num_labels, id2label: expected a task of {_or(_LABELLED)}, found {task!r}; set task=")
+
+
 def _task_of(config: PretrainedConfig, name: str) -> str:
     for architecture in config.architectures or ():
         for task, (_, endings) in TASKS.items():
-            # Models that also see or hear end like the encoder-decoders, and are loaded by other classes.
+            # Models that see or hear end like the encoder-decoders, and are loaded by classes not of this table.
             if architecture.endswith(endings) and (task != "seq2seq-lm" or config.is_encoder_decoder):
                 return task
     if config.is_encoder_decoder:
         return "seq2seq-lm"
     found = ", ".join(config.architectures or ()) or "none"
     raise ConfigError(f"base {name!r}: no task can be told from its architectures ({found}); set task={_or(TASKS)}")
+
+
+def _fresh(missing: Iterable[str], task: str, name: str) -> tuple[str, ...]:
+    fresh = tuple(sorted(missing))
+    if fresh and task in _NEEDS_ALL_WEIGHTS:
+        raise ConfigError(f"base {name!r}: no weights for {fresh[0]}, which the task {task!r} needs; set task=")
+    return fresh
 
 
 def _quantization(quant: Quant | None, dtype: Dtype, config: PretrainedConfig) -> BitsAndBytesConfig | None:
@@ -243,8 +253,8 @@ def _set_padding(tokenizer: PreTrainedTokenizerBase, name: str, model: PreTraine
         tokenizer.pad_token = tokenizer.eos_token
     if model is not None:
         model.config.pad_token_id = tokenizer.pad_token_id
-        if model.generation_config is not None:
-            model.generation_config.pad_token_id = tokenizer.pad_token_id
+        if generation := getattr(model, "generation_config", None):
+            generation.pad_token_id = tokenizer.pad_token_id
 
 
 # Places: from what the user names to a folder or a hub id.
@@ -308,7 +318,8 @@ def _dequantised(gguf: Path) -> Path:
     if folder.is_dir():
         return folder
     _require("gguf", f"base {str(gguf)!r}")
-    model, tokenizer = _read_gguf(gguf)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no setting
+        model, tokenizer = _read_gguf(gguf)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
@@ -406,7 +417,9 @@ def _explained(name: str) -> Iterator[None]:
             raise ConfigError(f"base {name!r}: can not be loaded: {_line(error)}") from None
         near = difflib.get_close_matches(name, ALIASES, n=1)
         hint = f"did you mean {near[0]}?" if near else "check the name, or the connection"
-        raise DeltaError(f"base {name!r}: expected {_expected()}, found no such file and no hub; {hint}") from None
+        raise DeltaError(
+            f"base {name!r}: expected {_expected()}, found no such file, and the hub can not be reached; {hint}"
+        ) from None
 
 
 def _unreachable(error: BaseException | None) -> bool:

@@ -118,14 +118,14 @@ def load(
     return add(model, delta if trainable else delta.freeze())
 
 
-def restore(model: nn.Module, delta: Delta, folder: str | Path) -> None:
+def restore(delta: Delta, folder: str | Path) -> None:
     """Put the tensors that ``folder`` holds into a delta that is attached, as a resumed training run does.
 
     Raises:
         FileFormatError: as for :func:`load`.
     """
     about = describe(folder)
-    _restore(unwrap(model), delta, _read(about, _expected(delta)))
+    _restore(delta.model, delta, _read(about, _expected(delta)))
 
 
 class Description:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -16,6 +16,9 @@ from deltatune.attach.delta import Delta
 from deltatune.attach.part import Part, Replacement
 from deltatune.attach.sites import Site, find_modules, fresh_heads
 from deltatune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deltatune.train.hooks import Step
 
 __all__ = ["Method", "check"]
 
@@ -78,6 +81,20 @@ class Method(ABC):
     def learning_rate_scale(self, parameter: str) -> float:
         """The factor on the learning rate for a parameter of a part, by its attribute name."""
         return 1.0
+
+    def prepare(self, delta: Delta, batches: Iterable[Mapping[str, Any]]) -> None:
+        """Look at the training data before the first step; ``dt.Trainer`` and ``dt.prepare`` call it once.
+
+        Args:
+            delta: the delta, on its model.
+            batches: keyword arguments of the model's forward pass, with labels.
+        """
+
+    def before_step(self, delta: Delta, step: Step) -> None:
+        """After gradients are made and clipped, before the optimiser uses them."""
+
+    def after_step(self, delta: Delta, step: Step) -> None:
+        """After the optimiser changed the tensors."""
 
     def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
         """The entries of ``adapter_config.json`` with which Hugging Face PEFT rebuilds ``delta``."""

@@ -8,34 +8,63 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from deltatune.attach.delta import Delta
 from deltatune.attach.lifecycle import deltas
-from deltatune.errors import DeltaError
+from deltatune.errors import DeltaError, FileFormatError
+from deltatune.io.atomic import atomic_files
 from deltatune.io.files import describe, restore, save
 
-__all__ = ["delta_folders", "last_whole_checkpoint", "restore_deltas", "save_deltas"]
+__all__ = ["delta_folders", "last_whole_checkpoint", "restore_deltas", "save_deltas", "save_states"]
 
 # A run writes these in this order; the last one is JSON, which can not be read in part.
 FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
+STATE = "delta_state.safetensors"
+"""A delta as it is in training, buffers included; the delta's own file has it as it is to be used."""
 
-def save_deltas(model: nn.Module, folder: Path, card: dict[str, object] | None = None) -> None:
+
+def save_deltas(model: nn.Module, folder: Path, card: Mapping[str, object] | None = None) -> None:
     """Write every delta of ``model`` below ``folder``."""
     for name, place in delta_folders(model, folder).items():
         save(deltas(model)[name], place, card=card)
 
 
+def save_states(model: nn.Module, folder: Path) -> None:
+    """Write what training goes on from: every tensor of every delta, as it is."""
+    for name, place in delta_folders(model, folder).items():
+        with atomic_files(place) as scratch:
+            save_file(deltas(model)[name].state_dict(), scratch / STATE)
+
+
 def restore_deltas(model: nn.Module, folder: Path) -> None:
-    """Put the tensors of a checkpoint into the deltas of ``model``.
+    """Put the tensors of a checkpoint into the deltas of ``model``: the state of training if it is there.
 
     Raises:
         FileFormatError: the checkpoint lacks a delta, or holds one of another shape.
     """
     for name, place in delta_folders(model, folder).items():
-        restore(model, deltas(model)[name], place)
+        state = place / STATE
+        if state.exists():
+            _load_state(deltas(model)[name], state)
+        else:
+            restore(deltas(model)[name], place)
+
+
+def _load_state(delta: Delta, file: Path) -> None:
+    try:
+        delta.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileFormatError(
+            f"{file}: does not fit delta {delta.name!r} ({reason}); resume with its settings"
+        ) from None
 
 
 def delta_folders(model: nn.Module, folder: Path) -> dict[str, Path]:

@@ -19,8 +19,9 @@ from transformers.trainer_optimizer import is_optimizer_factory
 
 from deltatune.attach.bank import bank_of, unwrap
 from deltatune.errors import DataError, FileFormatError
-from deltatune.train.checkpoints import last_whole_checkpoint, restore_deltas, save_deltas
+from deltatune.train.checkpoints import last_whole_checkpoint, restore_deltas, save_deltas, save_states
 from deltatune.train.groups import parameter_groups
+from deltatune.train.hooks import Steps, on_step, prepare
 
 __all__ = ["Trainer"]
 
@@ -43,6 +44,7 @@ class Trainer(transformers.Trainer):
             super().__init__(model, args, **kwargs)
         self.card: dict[str, object] = {}
         """Rows for the model card of what is saved."""
+        self._steps: Steps | None = None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, from the start or from a checkpoint.
@@ -63,6 +65,8 @@ class Trainer(transformers.Trainer):
             if last is None:
                 raise FileFormatError(f"{run}: expected a whole checkpoint, found none; train without resuming")
             resume_from_checkpoint = str(last)
+        if not resume_from_checkpoint:
+            prepare(self._base, _TrainingBatches(self))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -74,6 +78,14 @@ class Trainer(transformers.Trainer):
                 groups = parameter_groups(base, self.args.learning_rate, self.args.weight_decay)
                 self.optimizer_cls_and_kwargs = (optimizer, {**settings, "params": groups})
         return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """As in the base class; from here on the methods' hooks run around each step."""
+        if self._steps is not None:
+            self._steps.remove()
+        trained: Any = optimizer or self.optimizer
+        self._steps = on_step(self._base, trained, total_steps=num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """As in the base class; a step without one supervised token would divide by zero, so it is refused."""
@@ -91,6 +103,8 @@ class Trainer(transformers.Trainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         save_deltas(self._base, folder, self.card)
+        if _internal_call:  # a checkpoint to go on from, not only a result
+            save_states(self._base, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n")
@@ -111,6 +125,17 @@ class Trainer(transformers.Trainer):
         best = self.state.best_model_checkpoint
         assert best is not None
         restore_deltas(self._base, Path(best))
+
+
+class _TrainingBatches:
+    """The training batches, made only when a method asks for them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.trainer.get_train_dataloader():
+            yield self.trainer._prepare_inputs(batch)
 
 
 @contextlib.contextmanager

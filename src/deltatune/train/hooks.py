@@ -1,0 +1,109 @@
+"""What a method does around an optimiser's step, in whatever loop the step is taken.
+
+Some methods mask gradients, restart, or move their budget as training goes on. They do it in hooks on the optimiser,
+so ``dt.Trainer``, TRL's trainers and a plain loop all run them after one call of :func:`on_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from deltatune.attach.bank import bank_of, unwrap
+from deltatune.attach.delta import Delta
+
+__all__ = ["Step", "Steps", "on_step", "prepare"]
+
+
+@dataclass
+class Step:
+    """A step of the optimiser, as a method sees it."""
+
+    optimizer: torch.optim.Optimizer
+    number: int
+    """How many steps were finished before this one."""
+    total: int | None
+    """How many steps the run will have, where that is known."""
+    _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list, repr=False)
+
+    def scale_learning_rate(self, delta: Delta, factor: float) -> None:
+        """Take this one step with ``factor`` times the scheduled learning rate, for the groups that hold ``delta``."""
+        own = {id(parameter) for parameter in delta.parameters()}
+        for group in self.optimizer.param_groups:
+            if any(id(parameter) in own for parameter in group["params"]):
+                self._rates.append((group, group["lr"]))
+                group["lr"] = group["lr"] * factor
+
+    def restore_learning_rates(self) -> None:
+        """Put the scheduled rates back, for the scheduler to go on from."""
+        while self._rates:
+            group, rate = self._rates.pop()
+            group["lr"] = rate
+
+
+class Steps:
+    """The hooks on one optimiser; :meth:`remove` takes them off."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, total: int | None) -> None:
+        self.model, self.total = model, total
+        self.current: dict[str, Step] = {}
+        self.handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off the optimiser."""
+        while self.handles:
+            self.handles.pop().remove()
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for delta in bank_of(self.model):
+            if delta.is_trainable:
+                step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total)
+                delta.method.before_step(delta, step)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for delta in bank_of(self.model):
+            if delta.name in self.current:
+                step = self.current.pop(delta.name)
+                step.restore_learning_rates()
+                delta.method.after_step(delta, step)
+                delta.steps += 1
+
+
+def on_step(model: nn.Module, optimizer: torch.optim.Optimizer, *, total_steps: int | None = None) -> Steps:
+    """Let the deltas of ``model`` do what their methods do around each ``optimizer.step()``.
+
+    Call it once, after the optimiser is made. ``dt.Trainer`` does it by itself.
+
+    Args:
+        model: a model with deltas.
+        optimizer: what trains them; a wrapper of Accelerate passes the hooks on.
+        total_steps: how many steps the run will have; methods with a schedule need it. Default: unknown.
+
+    Returns:
+        The hooks; ``remove()`` takes them off.
+
+    Raises:
+        AttachError: nothing is attached.
+    """
+    bank_of(model)
+    return Steps(unwrap(model), getattr(optimizer, "optimizer", optimizer), total_steps)
+
+
+def prepare(model: nn.Module, batches: Iterable[Mapping[str, Any]]) -> None:
+    """Let the methods that need it look at the training data before the first step.
+
+    Args:
+        model: a model with deltas.
+        batches: keyword arguments of the model's forward pass, with labels; gone through once for each such method, and
+            not at all if there is none. ``dt.Trainer`` does it by itself.
+    """
+    for delta in bank_of(model):
+        if delta.is_trainable and not int(delta.steps):
+            delta.method.prepare(delta, batches)
