@@ -359,10 +359,13 @@ def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
     where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     config = transformers.AutoConfig.from_pretrained(**where)
-    loader = TASKS["seq2seq-lm" if config.is_encoder_decoder else "causal-lm"].loader
-    model = getattr(transformers, loader).from_pretrained(**where, dtype="float32")
-    # It is dense now. While it says that it is quantised, it refuses to be saved and to be trained.
-    del model.hf_quantizer, model.config.quantization_config
+    task = "seq2seq-lm" if config.is_encoder_decoder else "causal-lm"
+    loader = getattr(transformers, TASKS[task].loader)
+    model, info = loader.from_pretrained(**where, dtype="float32", output_loading_info=True)
+    _fresh(info["missing_keys"], task, str(gguf))
+    # It is dense now, but can not be saved while it says that it is quantised.
+    vars(model).pop("hf_quantizer", None)
+    vars(model.config).pop("quantization_config", None)
     model.is_quantized = False
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
     _restore_digits(tokenizer, gguf)

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from deltatune.attach.delta import Delta
-from deltatune.attach.summary import base_size
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.summary import base_size
 
 __all__ = ["write_card"]
 

@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 import deltatune
 from deltatune import methods
-from deltatune.attach.bank import unwrap
-from deltatune.attach.delta import Delta
-from deltatune.attach.lifecycle import add, check_name
-from deltatune.attach.part import Part, Replacement
+from deltatune.attachment.bank import unwrap
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.lifecycle import add, check_name
+from deltatune.attachment.part import Part, Replacement
 from deltatune.errors import ConfigError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.card import write_card
 from deltatune.io.identity import check_base, identify
-from deltatune.io.peft_layout import is_redundant, key_of, short_names
+from deltatune.io.peft_layout import is_redundant, short_names
 from deltatune.methods.base import Method
 
 __all__ = ["CONFIG", "TENSORS", "Description", "describe", "load", "restore", "save"]
@@ -65,10 +65,11 @@ def save(
     """
     model, folder = delta.model, Path(folder)
     tensors = {
-        key_of(site, name): _writable(key_of(site, name), tensor, dtype)
+        f"{site}.{name}": _writable(f"{site}.{name}", tensor, dtype)
         for site, part in delta.items()
         for name, tensor in part.export(model.get_submodule(site)).items()
     }
+    tensors = {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
     about = {
         "format": FORMAT,
         "version": deltatune.__version__,
@@ -112,7 +113,7 @@ def load(
     if check_base and about.base is not None:
         _check_base(model, about)
     delta = Delta(name, about.method, _shape_only(model, about))
-    tensors = _read(about, _expected(delta))
+    tensors = _read(model, delta, about)
     _materialise(model, delta)
     _restore(model, delta, tensors)
     return add(model, delta if trainable else delta.freeze())
@@ -125,7 +126,7 @@ def restore(delta: Delta, folder: str | Path) -> None:
         FileFormatError: as for :func:`load`.
     """
     about = describe(folder)
-    _restore(delta.model, delta, _read(about, _expected(delta)))
+    _restore(delta.model, delta, _read(delta.model, delta, about))
 
 
 class Description:
@@ -182,7 +183,8 @@ def _peft_config(model: nn.Module, delta: Delta, about: dict[str, Any]) -> dict[
         config = delta.method.peft_config(model, delta)
     except ConfigError:
         return {"peft_type": f"DELTATUNE_{delta.method.key.upper()}", "deltatune": about["method"]}
-    config["target_modules"] = short_names(model, config["target_modules"])
+    if "target_modules" in config:
+        config["target_modules"] = short_names(model, config["target_modules"])
     return {
         "base_model_name_or_path": about["base"]["name_or_path"],
         "inference_mode": True,
@@ -216,12 +218,15 @@ def _shape_only(model: nn.Module, about: Description) -> dict[str, Part]:
 
 
 def _expected(delta: Delta) -> dict[str, torch.Size]:
-    return {key_of(site, name): shape for site, part in delta.items() for name, shape in part.shapes().items()}
+    return {f"{site}.{name}": shape for site, part in delta.items() for name, shape in part.shapes().items()}
 
 
-def _read(about: Description, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The tensors of the file, which must be exactly those expected."""
-    found = {key: shape for key, shape in about.shapes().items() if not is_redundant(key, expected)}
+def _read(model: nn.Module, delta: Delta, about: Description) -> dict[str, Tensor]:
+    """The tensors of the file, which must be exactly those of the delta's parts. Shapes are checked before any is read."""
+    expected = _expected(delta)
+    outlines = {key: torch.empty(shape, device="meta") for key, shape in about.shapes().items()}
+    unpacked = delta.method.unpack(model, delta, outlines)
+    found = {key: outline.shape for key, outline in unpacked.items() if not is_redundant(key, expected)}
     faults = [f"{key} is missing" for key in expected if key not in found]
     faults += [f"{key} is not expected" for key in found if key not in expected]
     faults += [
@@ -233,7 +238,8 @@ def _read(about: Description, expected: dict[str, torch.Size]) -> dict[str, Tens
         more = f", and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise FileFormatError(f"{about.file}: {'; '.join(faults[:3])}{more}; it was made for another base or method")
     with _open(about.file) as file:
-        return {key: file.get_tensor(key) for key in expected}
+        keys: list[str] = file.keys()
+        return delta.method.unpack(model, delta, {key: file.get_tensor(key) for key in keys})
 
 
 def _materialise(model: nn.Module, delta: Delta) -> None:
@@ -245,7 +251,7 @@ def _materialise(model: nn.Module, delta: Delta) -> None:
 def _restore(model: nn.Module, delta: Delta, tensors: dict[str, Tensor]) -> None:
     for site, part in delta.items():
         names = part.shapes()
-        part.restore(model.get_submodule(site), {name: tensors[key_of(site, name)] for name in names})
+        part.restore(model.get_submodule(site), {name: tensors[f"{site}.{name}"] for name in names})
 
 
 def _local(folder: str | Path) -> Path:

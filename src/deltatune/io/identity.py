@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attach.layers import is_quantized
-from deltatune.attach.sites import BANK
+from deltatune.attachment.layers import is_quantized
+from deltatune.attachment.sites import BANK
 from deltatune.errors import BaseMismatchError
 
 __all__ = ["check_base", "identify"]
@@ -101,7 +101,7 @@ def _stays_dense(name: str, parameter: Tensor) -> bool:
 
 def _sample(parameter: Tensor) -> list[float]:
     flat = parameter.detach().reshape(-1)
-    places = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel())).round().long()
+    places = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).round().long()
     return [float(value) for value in flat[places.to(flat.device)].double().cpu()]
 
 

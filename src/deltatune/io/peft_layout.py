@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
-from deltatune.attach.sites import base_modules
+from deltatune.attachment.sites import base_modules
 
-__all__ = ["PREFIX", "is_redundant", "key_of", "short_names"]
+__all__ = ["PREFIX", "from_keys", "is_redundant", "short_names", "task_type", "to_keys"]
 
 PREFIX = "base_model.model."
 
 
-def key_of(site: str, name: str) -> str:
-    """The key of tensor ``name`` of ``site``."""
-    return f"{PREFIX}{site}.{name}"
+def to_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under ``<site>.<name>`` as they stand in a file."""
+    return {PREFIX + key: tensor for key, tensor in tensors.items()}
+
+
+def from_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of :func:`to_keys`; a key of another form stays as it is, to be refused by its name."""
+    return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
 
 
 def is_redundant(key: str, expected: Mapping[str, object]) -> bool:
@@ -28,6 +33,22 @@ def is_redundant(key: str, expected: Mapping[str, object]) -> bool:
         if wrapper in key and key.replace(wrapper, ".") in expected:
             return True
     return False
+
+
+def task_type(model: nn.Module) -> str | None:
+    """PEFT's name for what a model is for; its prompt-learning methods act only if they know it."""
+    return next((task for end, task in _TASKS.items() if type(model).__name__.endswith(end)), None)
+
+
+_TASKS = {
+    "ForCausalLM": "CAUSAL_LM",
+    "LMHeadModel": "CAUSAL_LM",
+    "ForConditionalGeneration": "SEQ_2_SEQ_LM",
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+    "Model": "FEATURE_EXTRACTION",
+}
 
 
 def short_names(model: nn.Module, sites: Iterable[str]) -> list[str]:

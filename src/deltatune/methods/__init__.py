@@ -15,6 +15,9 @@ __all__ = ["METHODS", "from_config", "from_peft_config", "method_class"]
 
 METHODS: dict[str, str] = {
     "lora": "LoRA",
+    "prefix": "PrefixTuning",
+    "prompt": "PromptTuning",
+    "ptuning": "PTuning",
 }
 """A method's key, which is the name of its file here, to the name of its class. Nothing is imported until used."""
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from deltatune.attach.delta import Delta
-from deltatune.attach.part import Part, Replacement
-from deltatune.attach.sites import Site, find_modules, fresh_heads
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.part import Params, Part, Replacement
+from deltatune.attachment.sites import Site, find_modules, fresh_heads
 from deltatune.errors import ConfigError
+from deltatune.io.peft_layout import from_keys, to_keys
 
 if TYPE_CHECKING:
     from deltatune.train.hooks import Step
@@ -99,6 +100,14 @@ class Method(ABC):
     def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
         """The entries of ``adapter_config.json`` with which Hugging Face PEFT rebuilds ``delta``."""
         raise ConfigError(f"{self.key}: Hugging Face PEFT has no form for it; read it with deltatune")
+
+    def pack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
+        """The tensors of a file, from those of the parts under ``<site>.<name>``. Default: PEFT's keys for them."""
+        return to_keys(tensors)
+
+    def unpack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
+        """The reverse of :meth:`pack`; given tensors on the meta device too, when a file's shapes are checked."""
+        return from_keys(tensors)
 
     @classmethod
     def from_peft_config(cls: type[M], config: Mapping[str, Any]) -> M | None:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attach.bank import Bank, SiteHook, bank_of, unwrap
-from deltatune.attach.layers import dense, features, is_adaptable, is_quantized
-from deltatune.attach.part import Params, Part
-from deltatune.attach.routing import NOTHING
-from deltatune.attach.sites import base_modules
+from deltatune.attachment.bank import Bank, SiteHook, bank_of, unwrap
+from deltatune.attachment.layers import dense, features, is_adaptable, is_quantized
+from deltatune.attachment.part import Params, Part
+from deltatune.attachment.routing import NOTHING
+from deltatune.attachment.sites import base_modules
 from deltatune.errors import MergeError
 
 __all__ = ["Merge", "merge", "unmerge"]
@@ -40,6 +40,8 @@ class Merge:
     """The modules whose parameters changed."""
     untied: list[str] = field(default_factory=list)
     """Parameters that shared memory with others and got their own."""
+    added: list[str] = field(default_factory=list)
+    """Parameters that the base does not have, such as biases of its linear layers."""
     dequantized: list[str] = field(default_factory=list)
     """Packed modules that a dense one stands in for."""
     largest_difference: float = 0.0
@@ -96,6 +98,7 @@ def merge(
         _take_back(bank, done)
         raise
     _say_untied(model, done)
+    _say_added(model, done)
     return done
 
 
@@ -148,8 +151,11 @@ def _merge_site(
         reference = None if x is None else _with_parts(module, x, parts, done.weights)
         old = dict(module.named_parameters())
         for name, value in _folded(site, module, old, parts, done.weights).items():
-            if not torch.equal(value, old[name]):
-                _write(module, name, value, done)
+            if name not in old:
+                _write(site, module, name, value, done)
+                done.added.append(f"{site}.{name}")
+            elif not torch.equal(value, old[name]):
+                _write(site, module, name, value, done)
                 if len(names_of.get(id(old[name]), ())) > 1:
                     done.untied.append(f"{site}.{name}")
         if x is not None and reference is not None:
@@ -160,11 +166,18 @@ def _merge_site(
 def _folded(
     site: str, module: nn.Module, old: Mapping[str, Tensor], parts: Mapping[str, Part], weights: Mapping[str, float]
 ) -> Params:
-    """The site's parameters with the parts in them, in their own precision and checked to be finite."""
+    """The site's parameters with the parts in them, in their own precision and checked to be finite.
+
+    What changes the input acts before the site and all that is added to it, and the last that does so acts next to
+    it: these are folded after the others, from the last to the first.
+    """
     values: Params = {n: p.detach().to(torch.promote_types(p.dtype, torch.float32)) for n, p in old.items()}
-    for name, part in parts.items():
-        values = part.fold(module, values, weights[name])
-    values = {name: value.to(old[name].dtype) for name, value in values.items()}
+    outputs = [name for name, part in parts.items() if not part.changes_input]
+    inputs = [name for name, part in parts.items() if part.changes_input]
+    for name in outputs + inputs[::-1]:
+        values = parts[name].fold(module, values, weights[name])
+    dtype = next(iter(old.values())).dtype
+    values = {name: value.to(old[name].dtype if name in old else dtype) for name, value in values.items()}
     for name, value in values.items():
         if not bool(torch.isfinite(value).all()):
             raise MergeError(
@@ -173,13 +186,21 @@ def _folded(
     return values
 
 
-def _write(module: nn.Module, name: str, value: Tensor, done: Merge) -> None:
-    """Put a new parameter in the old one's place and keep the old one: whatever it is tied to is not touched."""
+def _write(site: str, module: nn.Module, name: str, value: Tensor, done: Merge) -> None:
+    """Put a new parameter in the old one's place and keep the old one: whatever it is tied to is not touched.
+
+    The place may be empty, as that of a linear layer's bias is when it has none.
+    """
     owner_name, _, leaf = name.rpartition(".")
     owner = module.get_submodule(owner_name)
-    former = owner.get_parameter(leaf)
+    if not hasattr(owner, leaf):
+        raise MergeError(
+            f"{site}: expected a place for a parameter {name!r}, found none in {type(owner).__name__}; keep the delta "
+            "attached"
+        )
+    former: nn.Parameter | None = getattr(owner, leaf)
     done.undo.append(lambda: setattr(owner, leaf, former))
-    setattr(owner, leaf, nn.Parameter(value, requires_grad=former.requires_grad))
+    setattr(owner, leaf, nn.Parameter(value, requires_grad=former is not None and former.requires_grad))
 
 
 def _dense_in_place(model: nn.Module, hook: SiteHook, site: str, done: Merge) -> nn.Linear:
@@ -224,6 +245,16 @@ def _say_untied(model: nn.Module, done: Merge) -> None:
     if getattr(config, "tie_word_embeddings", False):
         done.undo.append(lambda: setattr(config, "tie_word_embeddings", True))
         config.tie_word_embeddings = False
+
+
+def _say_added(model: nn.Module, done: Merge) -> None:
+    """A checkpoint of the merged model holds parameters that its class does not ask for: say so."""
+    if done.added:
+        warnings.warn(
+            f"merge: {done.added[0]}{f' and {len(done.added) - 1} more' * (len(done.added) > 1)} are new parameters; "
+            f"{type(model).__name__}.from_pretrained will not read them back, so save the delta, not the merged model",
+            stacklevel=3,
+        )
 
 
 def _probe(module: nn.Module) -> Tensor | None:

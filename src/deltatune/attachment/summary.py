@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from deltatune.attach.bank import find_bank, unwrap
-from deltatune.attach.delta import Delta
-from deltatune.attach.layers import features, is_quantized
-from deltatune.attach.sites import BANK
+from deltatune.attachment.bank import find_bank, unwrap
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.layers import features, is_quantized
+from deltatune.attachment.sites import BANK
 
 __all__ = ["DeltaRow", "Summary", "base_size", "summary"]
 

@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from deltatune.attach.delta import Delta, Home
-from deltatune.attach.part import Part
-from deltatune.attach.routing import EVERYTHING, Routing, apply_to_rows, before_rows
-from deltatune.attach.sites import BANK
+from deltatune.attachment.attention import HOOK, listen, unlisten
+from deltatune.attachment.calls import Call, named_inputs
+from deltatune.attachment.delta import Delta, Home
+from deltatune.attachment.part import Part, Rows
+from deltatune.attachment.routing import EVERYTHING, Routing, apply_to_rows, before_rows
+from deltatune.attachment.sites import BANK
 from deltatune.errors import AttachError
 
 if TYPE_CHECKING:
-    from deltatune.attach.merge import Merge
+    from deltatune.attachment.merge import Merge
 
 __all__ = ["Bank", "bank_of", "find_bank"]
 
@@ -35,12 +37,14 @@ class Bank(nn.Module):
         self.deltas = nn.ModuleDict()
         self.hooks: dict[str, SiteHook] = {}
         self.routing: Routing = EVERYTHING
+        self.attention: dict[str, str] = {}
+        """The base's own attention implementations, while deltas act in its attention."""
         self.installed: list[str] = []
         """The deltas whose values are in the base's own parameters at present."""
         self.trainable = trainable
         """The base parameters that required gradients before the first delta froze them."""
         self.merged: Merge | None = None
-        """What an unmerge needs; see :mod:`deltatune.attach.merge`."""
+        """What an unmerge needs; see :mod:`deltatune.attachment.merge`."""
         self.register_load_state_dict_post_hook(_not_missing)  # type: ignore[no-untyped-call]
 
     def __getitem__(self, name: str) -> Delta:
@@ -54,6 +58,8 @@ class Bank(nn.Module):
 
     def add(self, model: nn.Module, delta: Delta) -> None:
         """Hook the delta's sites. Costs what the delta has sites, however many deltas are there."""
+        if not self.attention and any(part.acts_in_attention for _, part in delta.items()):
+            self.attention = listen(model)
         self.deltas[delta.name] = delta
         delta.home = Home(model)
         for site, part in delta.items():
@@ -64,16 +70,20 @@ class Bank(nn.Module):
 
     def remove(self, name: str) -> None:
         """Unhook the sites of a delta and forget it."""
+        model = self[name].model
         self[name].enabled = False
         self.refresh()
         self[name].home = Home(None)
         for site, _ in self[name].items():
             hook = self.hooks[site]
-            del hook.parts[name]
+            hook.remove(name, model.get_submodule(site))
             if not hook.parts:
                 hook.close()
                 del self.hooks[site]
         del self.deltas[name]
+        if self.attention and not any(part.acts_in_attention for each in self for _, part in each.items()):
+            unlisten(model, self.attention)
+            self.attention = {}
 
     @contextlib.contextmanager
     def under(self, routing: Routing) -> Iterator[None]:
@@ -129,6 +139,8 @@ class SiteHook:
         self.bank = bank
         self.parts: dict[str, Part] = {}
         self.handles: list[RemovableHandle] = []
+        self.calls: list[Call] = []
+        """The calls of this stack that are under way; a part may run the stack itself."""
         self.move_to(module)
 
     def move_to(self, module: nn.Module) -> None:
@@ -137,6 +149,9 @@ class SiteHook:
         self.handles = [module.register_forward_hook(self, with_kwargs=True)]
         if any(part.changes_input for part in self.parts.values()):
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
+        if any(part.changes_call for part in self.parts.values()):
+            self.handles.append(module.register_forward_pre_hook(self.enter, with_kwargs=True))
+            self.handles.append(module.register_forward_hook(self.leave, with_kwargs=True, always_call=True))
 
     def close(self) -> None:
         """Take the hooks off the module."""
@@ -146,8 +161,53 @@ class SiteHook:
     def add(self, name: str, part: Part, module: nn.Module) -> None:
         """Let ``part`` act after the others on ``module``, the site."""
         self.parts[name] = part
-        if part.changes_input:
+        if part.changes_input or part.changes_call:
             self.move_to(module)
+        if part.acts_in_attention:
+            vars(module)[HOOK] = self.front
+
+    def remove(self, name: str, module: nn.Module) -> None:
+        """Forget the part of a delta."""
+        del self.parts[name]
+        if not any(part.acts_in_attention for part in self.parts.values()):
+            vars(module).pop(HOOK, None)
+
+    def front(self, key: Tensor, value: Tensor) -> list[Rows]:
+        """What the deltas put in front of this attention module's own keys and values."""
+        front: list[Rows] = []
+        for name, part in self.parts.items():
+            if part.acts_in_attention:
+                taken = self.bank.routing.indices(name, key.shape[0])
+                if self.bank[name].acts and taken != ():
+                    front += part.rows(taken)
+        return front
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let the deltas change a call of this stack."""
+        acting = {name: part for name, part in self.parts.items() if part.changes_call and self.bank[name].acts}
+        call = Call(
+            module,
+            named_inputs(module, args, kwargs),
+            self.bank.routing,
+            self.bank.under,
+            frozenset(acting),
+            self.bank.parameters,
+        )
+        self.calls.append(call)
+        for call.name, part in acting.items():
+            if call.taken != ():
+                part.call(call)
+        return (), call.inputs
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Let the deltas change what the stack answers. Runs after a failed call too, with no output."""
+        call = self.calls.pop()
+        if output is None:
+            return None
+        for name in reversed(list(call.notes)):
+            call.name = name
+            output = self.parts[name].answer(call, output)
+        return output
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The site's input after every delta that changes it."""
@@ -159,6 +219,8 @@ class SiteHook:
         return ((x, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: x})
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if not any(part.acts_on_output for part in self.parts.values()):
+            return output
         x = args[0] if args else next(iter(kwargs.values()))
         first = output[0] if isinstance(output, tuple) else output
         out = self.act(x, first)
@@ -168,7 +230,7 @@ class SiteHook:
         """``out`` after every delta of this site that is on."""
         routing, deltas = self.bank.routing, self.bank.deltas
         for name, part in self.parts.items():
-            if deltas[name].acts:
+            if part.acts_on_output and deltas[name].acts:
                 rows = routing.indices(name, out.shape[0])
                 out = apply_to_rows(part, x.to(out.device), out, rows)
         return out

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from deltatune.attach.part import Part
+from deltatune.attachment.part import Part
 from deltatune.errors import AttachError
 
 __all__ = ["EVERYTHING", "NOTHING", "Routing"]
@@ -24,7 +24,9 @@ class Routing:
     """
 
     rows: tuple[frozenset[str], ...] | None = None
-    nothing: bool = field(default=False)
+    nothing: bool = False
+    without: frozenset[str] = frozenset()
+    """Deltas that act on no row, whatever else is said."""
 
     @classmethod
     def of(cls, routes: Iterable[str | Iterable[str] | None]) -> Routing:
@@ -36,6 +38,22 @@ class Routing:
         """Every delta that acts on some row."""
         return frozenset().union(*(self.rows or ()))
 
+    def groups(self, name: str, length: int, hidden: frozenset[str]) -> list[tuple[tuple[int, ...] | None, Routing]]:
+        """The rows that delta ``name`` acts on, put together by what else acts on them.
+
+        Returns:
+            For each group its rows and the routing of a batch of one such row, without the deltas ``hidden``.
+        """
+        taken = self.indices(name, length)
+        hidden |= self.without
+        if self.rows is None or taken == ():
+            return [] if taken == () else [(None, Routing(without=hidden))]
+        repeat = length // len(self.rows)
+        groups: dict[frozenset[str], list[int]] = {}
+        for row in range(length) if taken is None else taken:
+            groups.setdefault(self.rows[row // repeat], []).append(row)
+        return [(tuple(rows), Routing((names,), without=hidden)) for names, rows in groups.items()]
+
     def indices(self, name: str, length: int) -> tuple[int, ...] | None:
         """The rows of a batch of ``length`` that delta ``name`` acts on; ``None`` means all of them.
 
@@ -45,7 +63,7 @@ class Routing:
         Raises:
             AttachError: the batch is no multiple of the routes.
         """
-        if self.nothing:
+        if self.nothing or name in self.without:
             return ()
         if self.rows is None:
             return None
@@ -74,8 +92,9 @@ def apply_to_rows(part: Part, x: Tensor, out: Tensor, rows: tuple[int, ...] | No
     if not rows:
         return out
     index = torch.tensor(rows, device=out.device)
-    changed = part(x.index_select(0, index.to(x.device)), out.index_select(0, index))
-    return out.index_copy(0, index, changed.to(out.dtype))
+    taken = out.index_select(0, index)
+    changed = part(x.index_select(0, index.to(x.device)), taken)
+    return out if changed is taken else out.index_copy(0, index, changed.to(out.dtype))
 
 
 def before_rows(part: Part, x: Tensor, rows: tuple[int, ...] | None) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from deltatune.attach.bank import bank_of, drop_bank, find_bank, make_bank, unwrap
-from deltatune.attach.delta import Delta
-from deltatune.attach.routing import NOTHING, Routing
+from deltatune.attachment.bank import bank_of, drop_bank, find_bank, make_bank, unwrap
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.routing import NOTHING, Routing
 from deltatune.errors import AttachError
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def check_name(model: nn.Module, name: str) -> None:
         raise AttachError(
             f"name {name!r}: expected letters without '.' or '/', since it names a folder; choose another"
         )
+    if hasattr(nn.ModuleDict(), name):  # torch keeps modules as attributes
+        raise AttachError(f"name {name!r}: expected none of torch's own attributes, found one; choose another")
     if bank is not None and name in bank.deltas:
         raise AttachError(f"name {name!r} is taken by {bank[name].method}; choose another name or detach that delta")
     if bank is not None and bank.merged is not None:

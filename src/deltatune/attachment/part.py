@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.errors import MergeError
 
-__all__ = ["Part", "Replacement", "master_dtype"]
+if TYPE_CHECKING:
+    from deltatune.attachment.calls import Call
+
+__all__ = ["Part", "Replacement", "Rows", "bare_copy", "master_dtype"]
 
 Params = dict[str, Tensor]
+
+
+class Rows(NamedTuple):
+    """Keys and values to put in front of an attention module's own, and the rows of the batch that see them."""
+
+    keys: Tensor
+    """``[kv_heads, p, head_dim]``, as the attention function gets them: after any rotation."""
+    values: Tensor
+    """``[kv_heads, p, head_dim]``."""
+    taken: tuple[int, ...] | None
+    """``None`` for all."""
 
 
 def master_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -40,8 +55,17 @@ class Part(nn.Module):
     is_linear = False
     """Whether a share of the part has that share of its effect: true for what is added to the output."""
 
+    acts_on_output = True
+    """Whether :meth:`forward` does something."""
+
     changes_input = False
     """Whether :meth:`before` does something."""
+
+    acts_in_attention = False
+    """Whether the site is an attention module and :meth:`rows` puts keys and values in front of its own."""
+
+    changes_call = False
+    """Whether the site is a whole stack of layers, and :meth:`call` and :meth:`answer` act on its calls."""
 
     is_in_place = False
     """Whether the part works by changing the site's own parameters, through :meth:`install` and :meth:`uninstall`."""
@@ -49,6 +73,17 @@ class Part(nn.Module):
     def before(self, x: Tensor) -> Tensor:
         """The input that the site, and :meth:`forward`, should see instead of ``x``."""
         return x
+
+    def call(self, call: Call) -> None:
+        """Change a stack's call before it runs, on the rows of ``call`` that this part acts on."""
+
+    def answer(self, call: Call, output: Any) -> Any:
+        """Change the output of the call that :meth:`call` saw."""
+        return output
+
+    def rows(self, taken: tuple[int, ...] | None) -> list[Rows]:
+        """What stands in front of the attention module's keys and values for the rows ``taken`` (``None``: all)."""
+        raise NotImplementedError
 
     def install(self, module: nn.Module) -> None:
         """Put the part's values into the site's parameters; called when the delta starts to act."""
@@ -101,7 +136,7 @@ class Replacement(Part):
 
     def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
         super().__init__()
-        self.copy = _bare_copy(module).to(device)
+        self.copy = bare_copy(module).to(device)
         for parameter in self.copy.parameters():
             parameter.data = parameter.data.to(master_dtype(parameter.dtype))
             parameter.requires_grad_(True)
@@ -126,7 +161,7 @@ class Replacement(Part):
         return {name: torch.lerp(value, trained[name].to(value.dtype), weight) for name, value in params.items()}
 
 
-def _bare_copy(module: nn.Module) -> nn.Module:
+def bare_copy(module: nn.Module) -> nn.Module:
     """A deep copy without hooks: a hook would bring the deltas, and the whole model with them, into the copy."""
     hooks = [
         hooks for sub in module.modules() for hooks in (sub._forward_hooks, sub._forward_pre_hooks, sub._backward_hooks)

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from deltatune.attach.layers import ADAPTABLE, is_adaptable, is_linear
+from deltatune.attachment.layers import ADAPTABLE, is_adaptable, is_linear
 from deltatune.errors import SiteError
 
-__all__ = ["BANK", "ROLES", "Layers", "Site", "base_modules", "find_modules", "find_sites", "fresh_heads"]
+__all__ = [
+    "BANK",
+    "ROLES",
+    "Layers",
+    "Site",
+    "base_modules",
+    "find_modules",
+    "find_sites",
+    "fresh_heads",
+    "head_modules",
+]
 
 BANK = "deltatune"
 """The name under which a model holds its deltas; no base module is ever sought below it."""
@@ -43,7 +53,7 @@ FUSED: dict[str, frozenset[str]] = {
     r"(gate_up_proj)": frozenset({"mlp_gate", "mlp_up"}),
 }
 
-SEMANTIC = (*ROLES, "all_linear", "embedding", "norm")
+SEMANTIC = (*ROLES, "all", "all_linear", "embedding", "norm")
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ def find_sites(
     *,
     layers: Layers = None,
     exclude: str | Iterable[str] = (),
+    fits: Callable[[nn.Module], bool] = is_adaptable,
+    expected: str = ADAPTABLE,
 ) -> list[Site]:
     """The sites that ``targets`` name, in the order of the module tree.
 
@@ -76,6 +88,8 @@ def find_sites(
         layers: which layers to keep: indices (``0``), ranges with both ends (``"2-5"``), ``"first:4"``,
             ``"last:8"``, or several of these. Counted for each stack (encoder, decoder) on its own. Default: all.
         exclude: targets to leave out.
+        fits: which kinds of module the method can act on. Default: those with a matrix.
+        expected: those kinds in words, for the error.
 
     Raises:
         SiteError: a target names nothing usable, or nothing is left.
@@ -84,7 +98,8 @@ def find_sites(
     wanted: dict[str, None] = {}
     targets = _as_tuple(targets)
     for target in targets:
-        wanted |= dict.fromkeys(_usable(target, _matches(model, modules, target, targets), modules))
+        names = _matches(model, modules, target, targets)
+        wanted |= dict.fromkeys(_usable(target, names, modules, fits, expected))
     dropped = {name for target in _as_tuple(exclude) for name in _matches(model, modules, target, targets)}
     keep = _layer_filter(modules, layers)
     names = [name for name in modules if name in wanted and name not in dropped and keep(name)]
@@ -158,8 +173,11 @@ def _by_name(modules: dict[str, nn.Module], target: str) -> list[str]:
 
 
 def _by_role(model: nn.Module, modules: dict[str, nn.Module], role: str, asked: tuple[str, ...]) -> list[str]:
-    if role == "all_linear":
-        heads = _head_modules(model)
+    if role == "all":
+        fresh = {module for head in fresh_heads(model) for module in head.module.modules()}
+        found = [name for name, module in modules.items() if module not in fresh]
+    elif role == "all_linear":
+        heads = head_modules(model)
         found = [name for name, module in modules.items() if is_linear(module) and module not in heads]
     elif role == "embedding":
         found = _input_embeddings(model, modules)
@@ -210,20 +228,28 @@ def _input_embeddings(model: nn.Module, modules: dict[str, nn.Module]) -> list[s
     return [name for name, module in modules.items() if isinstance(module, nn.Embedding)]
 
 
-def _head_modules(model: nn.Module) -> set[nn.Module]:
+def head_modules(model: nn.Module) -> set[nn.Module]:
+    """Every module of the model's head, made for a task or for language modelling."""
     heads = {module for head in fresh_heads(model) for module in head.module.modules()}
     outputs = getattr(model, "get_output_embeddings", lambda: None)()
     return heads | ({outputs} if outputs is not None else set())
 
 
-def _usable(target: str, names: list[str], modules: dict[str, nn.Module]) -> list[str]:
-    usable = [name for name in names if is_adaptable(modules[name])]
+def _usable(
+    target: str,
+    names: list[str],
+    modules: dict[str, nn.Module],
+    fits: Callable[[nn.Module], bool],
+    expected: str,
+) -> list[str]:
+    usable = [name for name in names if fits(modules[name])]
     if usable:
         return usable
     kinds = sorted({type(modules[name]).__name__ for name in names})
-    inside = [n for n, m in modules.items() if n.startswith(names[0] + ".") and is_adaptable(m)]
-    hint = f"; target its projections, such as {inside[0]!r}" if inside else "; choose a module of such a kind"
-    raise SiteError(f"target {target!r} is {' and '.join(kinds)}, expected {ADAPTABLE}{hint}")
+    found = " and ".join(kinds[:3]) + (f" and {len(kinds) - 3} more" if len(kinds) > 3 else "")
+    inside = [n for n, m in modules.items() if n.startswith(names[0] + ".") and fits(m)]
+    hint = f"target its modules, such as {inside[0]!r}" if inside else "choose a module of such a kind"
+    raise SiteError(f"target {target!r} is {found}, expected {expected}; {hint}")
 
 
 def _nothing(target: str, modules: dict[str, nn.Module]) -> SiteError:

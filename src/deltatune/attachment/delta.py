@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attach.part import Part
+from deltatune.attachment.part import Part
 from deltatune.errors import AttachError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Delta(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.is_in_place = any(part.is_in_place for part in parts.values())
+        """Whether it works by changing the base's own parameters, so that it acts on every row or on none."""
         self.home = Home(None)
 
     @property
@@ -57,11 +59,6 @@ class Delta(nn.Module):
         return zip(self.sites, self.parts, strict=True)  # type: ignore[arg-type]
 
     @property
-    def is_in_place(self) -> bool:
-        """Whether it works by changing the base's own parameters, so that it acts on every row or on none."""
-        return any(part.is_in_place for part in self.parts)
-
-    @property
     def acts(self) -> bool:
         """Whether the delta changes what the model computes at its sites."""
         return self.enabled and not self.merged
@@ -79,7 +76,7 @@ class Delta(nn.Module):
         return self
 
     def _switched(self) -> None:
-        from deltatune.attach.bank import find_bank
+        from deltatune.attachment.bank import find_bank
 
         bank = None if self.home.model is None else find_bank(self.home.model)
         if bank is not None:

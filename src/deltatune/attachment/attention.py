@@ -1,0 +1,238 @@
+"""What a delta adds to attention: rows of keys and values in front of a layer's own.
+
+``transformers`` lets a model's attention function be chosen by name. While a delta acts in attention, the model uses a
+function registered here, which puts the rows in front, widens the mask and calls the function that was chosen before.
+So caches, grouped heads, padding, beams and checkpointing work as they do without it, and the rows never enter a cache.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from deltatune.attachment.part import Rows
+from deltatune.attachment.sites import Site, base_modules, find_sites
+from deltatune.errors import AttachError, SiteError
+
+__all__ = ["HOOK", "Front", "Heads", "attention_sites", "heads_of", "listen", "unlisten"]
+
+NAME = "deltatune_"
+"""Before the name of the base's own implementation in the name of ours."""
+
+HOOK = "_deltatune_attention"
+"""Where an attention module keeps what answers for its rows, a :data:`Front`."""
+
+
+Front = Callable[[Tensor, Tensor], list[Rows]]
+"""Answers, given the module's own keys and values, what stands in front of them."""
+
+
+class Heads(NamedTuple):
+    """The shape of an attention module's keys and values."""
+
+    number: int
+    width: int
+
+    def split(self, rows: Tensor) -> Tensor:
+        """``[p, number * width]`` as ``[number, p, width]``."""
+        return rows.view(-1, self.number, self.width).transpose(0, 1)
+
+    def join(self, rows: Tensor) -> Tensor:
+        """``[number, p, width]`` as ``[p, number * width]``."""
+        return rows.transpose(0, 1).reshape(-1, self.number * self.width)
+
+
+def attention_sites(model: nn.Module, layers: Any = None, exclude: Any = ()) -> list[Site]:
+    """The attention modules of a model, in the order of the tree: whatever holds a key projection.
+
+    Raises:
+        SiteError: the model has none, or they do not take part in the interface.
+    """
+    keys = find_sites(model, ("query", "key", "value"), layers=layers, exclude=exclude)
+    names = dict.fromkeys(site.name.rpartition(".")[0] for site in keys)
+    return [Site(name, module) for name, module in base_modules(model) if name in names]
+
+
+def heads_of(attention: nn.Module) -> Heads:
+    """How many key heads an attention module has, and how wide they are.
+
+    Raises:
+        SiteError: it does not say.
+    """
+    width = next((int(w) for a in _HEAD_WIDTH if (w := getattr(attention, a, None))), None)
+    try:
+        key = find_sites(attention, ("key",))[0].module
+        features = int(key.out_features)  # type: ignore[arg-type]
+    except SiteError:  # queries, keys and values in one matrix
+        features = int(getattr(attention, "embed_dim", 0) or getattr(attention, "hidden_size", 0))
+    if width is None or not features:
+        raise SiteError(f"{type(attention).__name__}: expected a head width, found none of {', '.join(_HEAD_WIDTH)}")
+    return Heads(features // width, width)
+
+
+_HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
+
+
+def listen(model: nn.Module) -> dict[str, str]:
+    """Switch a model's attention to ours; what is returned lets :func:`unlisten` switch it back.
+
+    Raises:
+        AttachError: the model does not choose its attention by name.
+    """
+    former = {name: str(module.config._attn_implementation) for name, module in _choosers(model).items()}
+    if not former:
+        raise AttachError(f"{type(model).__name__}: expected attention of transformers' interface, found none")
+    try:
+        for name, implementation in former.items():
+            _choose(model.get_submodule(name), _registered(implementation))
+    except BaseException:
+        unlisten(model, former)
+        raise
+    return former
+
+
+def unlisten(model: nn.Module, former: dict[str, str]) -> None:
+    """Give a model its own attention back."""
+    for name, implementation in former.items():
+        _choose(model.get_submodule(name), implementation)
+
+
+def _choosers(model: nn.Module) -> dict[str, Any]:
+    """The modules whose configs name an attention implementation, one for each config."""
+    modules = [(name, module) for name, module in model.named_modules() if hasattr(module, "set_attn_implementation")]
+    first: dict[int, tuple[str, Any]] = {}
+    for name, module in modules:
+        first.setdefault(id(module.config), (name, module))
+    return dict(first.values())
+
+
+def _choose(module: Any, implementation: str) -> None:
+    if module.config._attn_implementation == implementation:
+        return
+    module.set_attn_implementation(implementation)
+    if module.config._attn_implementation != implementation:
+        raise AttachError(
+            f"{type(module).__name__}: expected attention of transformers' interface, found one of its own; "
+            "choose a method that does not act in attention"
+        )
+
+
+def _registered(implementation: str) -> str:
+    """The name of our function over ``implementation``, registered if it is not."""
+    name = NAME + implementation
+    if name not in AttentionInterface():
+        AttentionInterface.register(name, partial(attention, implementation=implementation))
+        masks = AttentionMaskInterface()
+        AttentionMaskInterface.register(name, masks[implementation])
+    return name
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    implementation: str,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """The attention function: that of ``implementation`` with the rows of :data:`HOOK` in front.
+
+    Args:
+        module: the attention module.
+        query: ``[batch, heads, queries, head_dim]``.
+        key: ``[batch, kv_heads, keys, head_dim]``, cache included.
+        value: like ``key``.
+        attention_mask: as the implementation has it.
+        implementation: the base's own.
+        **options: passed on.
+    """
+    inner = _function(module, implementation)
+    ask: Front | None = vars(module).get(HOOK)
+    front = [] if ask is None else ask(key, value)
+    if not front:
+        return inner(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    p = sum(rows.keys.shape[1] for rows in front)
+    mask = _widened(attention_mask, front, module, query, key, implementation, options.get("is_causal"))
+    if options.get("position_bias") is not None:  # rows in front stand at no position
+        options["position_bias"] = F.pad(options["position_bias"], (p, 0))
+    batch = key.shape[0]
+    keys = torch.cat([*(rows.keys.to(key.dtype).expand(batch, -1, -1, -1) for rows in front), key], dim=2)
+    values = torch.cat([*(rows.values.to(value.dtype).expand(batch, -1, -1, -1) for rows in front), value], dim=2)
+    out, weights = inner(module, query, keys, values, mask, **options)
+    return out, None if weights is None else weights[..., p:]
+
+
+def _function(module: nn.Module, implementation: str) -> Callable[..., Any]:
+    if implementation == "eager":  # each model file has its own, which the interface does not know
+        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
+    return AttentionInterface()[implementation]  # type: ignore[no-any-return]
+
+
+def _widened(
+    mask: Tensor | None,
+    front: list[Rows],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    implementation: str,
+    is_causal: bool | None,
+) -> Tensor | None:
+    """The mask with the rows in front of it, visible to the batch rows that take them."""
+    seen = None if all(rows.taken is None for rows in front) else _seen(front, query)
+    if "flash" in implementation:
+        return _widened_padding(mask, seen, front, key)
+    queries, keys = query.shape[2], key.shape[2]
+    if mask is None:
+        causal = queries > 1 and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+        if not causal and seen is None:
+            return None
+        mask = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=query.device)
+        mask = mask.tril() if causal else mask
+        mask = mask if implementation != "eager" else _additive(mask, query.dtype)
+    if not isinstance(mask, Tensor):
+        raise AttachError(
+            f"attention {implementation!r}: expected a dense mask, found {type(mask).__name__}; use 'sdpa'"
+        )
+    if seen is None:
+        seen = torch.ones(1, sum(rows.keys.shape[1] for rows in front), dtype=torch.bool, device=query.device)
+    seen = seen[:, None, None, :]
+    seen = seen if mask.dtype == torch.bool else _additive(seen, mask.dtype)
+    batch = max(mask.shape[0], seen.shape[0])
+    shape = (batch, mask.shape[1], mask.shape[2], -1)
+    return torch.cat([seen.expand(shape), mask.expand(shape)], dim=-1)
+
+
+def _seen(front: list[Rows], query: Tensor) -> Tensor:
+    """Which batch row sees which of the rows in front: ``[batch, p]``."""
+    columns = []
+    for rows in front:
+        column = torch.full((query.shape[0],), rows.taken is None, device=query.device)
+        if rows.taken is not None:
+            column[list(rows.taken)] = True
+        columns.append(column[:, None].expand(-1, rows.keys.shape[1]))
+    return torch.cat(columns, dim=1)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+def _widened_padding(mask: Tensor | None, seen: Tensor | None, front: list[Rows], key: Tensor) -> Tensor | None:
+    """Flash attention takes ``[batch, keys]`` and aligns causality at the end, so rows in front need nothing more."""
+    if mask is None and seen is None:
+        return None
+    batch, keys = key.shape[0], key.shape[2]
+    if mask is None:
+        mask = torch.ones(batch, keys, dtype=torch.bool, device=key.device)
+    if seen is None:
+        seen = torch.ones(batch, sum(rows.keys.shape[1] for rows in front), dtype=torch.bool, device=key.device)
+    return torch.cat([seen.to(mask.dtype), mask], dim=1)
