@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sides import SIDES, TARGETS, Side, batch, step
 
 from deltatune.io.bases import load_base
+from sides import SIDES, TARGETS, Side, batch, step
 
 ROUNDS, STEPS = 5, 5
 
@@ -38,31 +38,30 @@ def timed(base: Any, sides: dict[str, Side], targets: str) -> dict[str, dict[str
     """Each action's median milliseconds a side, the sides taking turns."""
     actions: dict[str, dict[str, list[float]]] = {}
 
-    def clock(action: str, side: str, call: Callable[[], Any]) -> Any:
+    def clock(action: str, side: str, call: Callable[..., Any], *arguments: Any) -> Any:
         start = time.perf_counter()
-        result = call()
+        result = call(*arguments)
         actions.setdefault(f"{action} ms", {}).setdefault(side, []).append(1e3 * (time.perf_counter() - start))
         return result
 
-    models = {name: copy.deepcopy(base) for name in sides}
     with tempfile.TemporaryDirectory() as folder:
         for round_ in range(ROUNDS):
             for name, side in sides.items():
-                fresh = copy.deepcopy(base)
-                made = clock("attach", name, lambda: side.attach(fresh, TARGETS[targets]))
                 place = Path(folder) / f"{name}-{round_}"
-                clock("save", name, lambda: side.save(made, place))
-                fresh = copy.deepcopy(base)
-                clock("load", name, lambda: side.load(fresh, place))
-                del fresh, made
-        trained = {name: side.model(models[name], side.attach(models[name], TARGETS[targets])) for name, side in sides.items()}
-        optimizers = {n: torch.optim.AdamW([p for p in m.parameters() if p.requires_grad], lr=1e-4) for n, m in trained.items()}
-        inputs = batch(base.config.vocab_size)
-        for name, model in trained.items():
-            step(model.train(), optimizers[name], inputs)
-        for _ in range(STEPS):
-            for name, model in trained.items():
-                clock("step", name, lambda: step(model, optimizers[name], inputs))
+                made = clock("attach", name, side.attach, copy.deepcopy(base), TARGETS[targets])
+                clock("save", name, side.save, made, place)
+                clock("load", name, side.load, copy.deepcopy(base), place)
+    models, optimizers = {}, {}
+    for name, side in sides.items():
+        own = copy.deepcopy(base)
+        models[name] = side.model(own, side.attach(own, TARGETS[targets])).train()
+        optimizers[name] = torch.optim.AdamW([p for p in own.parameters() if p.requires_grad], lr=1e-4)
+    inputs = batch(base.config.vocab_size)
+    for name, model in models.items():  # warm-up
+        step(model, optimizers[name], inputs)
+    for _ in range(STEPS):
+        for name, model in models.items():
+            clock("step", name, step, model, optimizers[name], inputs)
     return {action: summary(times) for action, times in actions.items()}
 
 

@@ -1,7 +1,7 @@
 """Run the benchmarks and write their results: ``results.json`` and the table in ``docs/benchmarks.md``.
 
-    python benchmarks/run.py              # all of them
-    python benchmarks/run.py lifecycle    # one
+python benchmarks/run.py              # all of them
+python benchmarks/run.py lifecycle    # one
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 
 import torch
 
+from picture import draw
+
 HERE = Path(__file__).parent
-BENCHMARKS = ("lifecycle",)
+BENCHMARKS = ("lifecycle", "methods")
 
 
 def main(names: list[str]) -> None:
@@ -30,6 +32,8 @@ def main(names: list[str]) -> None:
     page = HERE.parent / "docs" / "benchmarks.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(markdown(results))
+    if "methods" in results:
+        draw(results["methods"]["figures"], page.parent / "methods.png")
     print(page.read_text())
 
 
@@ -44,15 +48,25 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `make bench`. Sides take turns in one run; figures are medians, and the last column is the peer's",
-        "figure over ours, so above 1 means that deltatune is faster or smaller.",
+        "Written by `make bench`. Where two libraries are compared, they take turns in one run, figures are medians,",
+        "and the last column is the peer's figure over ours: above 1, deltatune is faster or smaller.",
     ]
     for name, result in results.items():
-        lines += ["", f"## {name.capitalize()}", "", result["what"].strip(), "", f"Measured on: {result['machine']}.", ""]
+        lines += [
+            "",
+            f"## {name.capitalize()}",
+            "",
+            result["what"].strip(),
+            "",
+            f"Measured on: {result['machine']}.",
+            "",
+        ]
         columns = list(next(iter(next(iter(result["figures"].values())).values())))
         lines += ["| | | " + " | ".join(columns) + " |", "| --- | --- |" + " ---: |" * len(columns)]
         for case, figures in result["figures"].items():
-            lines += [f"| {case} | {what} | " + " | ".join(str(f[c]) for c in columns) + " |" for what, f in figures.items()]
+            lines += [
+                f"| {case} | {what} | " + " | ".join(str(f[c]) for c in columns) + " |" for what, f in figures.items()
+            ]
     return "\n".join(lines) + "\n"
 
 

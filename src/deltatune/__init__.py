@@ -11,41 +11,79 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
+    "AdaLoRA": "deltatune.methods.adalora",
+    "BitFit": "deltatune.methods.bitfit",
+    "ChildTuning": "deltatune.methods.child",
+    "DoRA": "deltatune.methods.dora",
+    "Fusion": "deltatune.methods.fusion",
+    "Houlsby": "deltatune.methods.houlsby",
+    "IA3": "deltatune.methods.ia3",
     "LoRA": "deltatune.methods.lora",
     "Method": "deltatune.methods.base",
+    "Norm": "deltatune.methods.norm",
+    "PTuning": "deltatune.methods.ptuning",
+    "Parallel": "deltatune.methods.parallel",
+    "PeftMethod": "deltatune.methods.peft",
+    "Pfeiffer": "deltatune.methods.pfeiffer",
+    "PrefixTuning": "deltatune.methods.prefix",
+    "PromptTuning": "deltatune.methods.prompt",
+    "ReLoRA": "deltatune.methods.relora",
     "Trainer": "deltatune.train.trainer",
-    "attach": "deltatune.attach.lifecycle",
-    "checkpoint_contexts": "deltatune.attach.lifecycle",
-    "deltas": "deltatune.attach.lifecycle",
-    "detach": "deltatune.attach.lifecycle",
-    "disable": "deltatune.attach.lifecycle",
-    "disabled": "deltatune.attach.lifecycle",
-    "enable": "deltatune.attach.lifecycle",
+    "as_lora": "deltatune.methods.as_lora",
+    "attach": "deltatune.attachment.lifecycle",
+    "average": "deltatune.attachment.average",
+    "capabilities": "deltatune.attachment.capabilities",
+    "checkpoint_contexts": "deltatune.attachment.lifecycle",
+    "deltas": "deltatune.attachment.lifecycle",
+    "detach": "deltatune.attachment.lifecycle",
+    "disable": "deltatune.attachment.lifecycle",
+    "disabled": "deltatune.attachment.lifecycle",
+    "enable": "deltatune.attachment.lifecycle",
+    "fuse": "deltatune.methods.fusion",
     "load": "deltatune.io.files",
     "load_base": "deltatune.io.bases",
-    "merge": "deltatune.attach.merge",
+    "merge": "deltatune.attachment.merge",
     "on_step": "deltatune.train.hooks",
     "parameter_groups": "deltatune.train.groups",
     "prepare": "deltatune.train.hooks",
-    "routed": "deltatune.attach.lifecycle",
+    "routed": "deltatune.attachment.lifecycle",
     "save": "deltatune.io.files",
-    "summary": "deltatune.attach.summary",
-    "unmerge": "deltatune.attach.merge",
+    "summary": "deltatune.attachment.summary",
+    "unmerge": "deltatune.attachment.merge",
 }
 """Each public name and the module it comes from."""
 
 __all__ = [
+    "IA3",
+    "AdaLoRA",
+    "BitFit",
+    "ChildTuning",
+    "DoRA",
+    "Fusion",
+    "Houlsby",
     "LoRA",
     "Method",
+    "Norm",
+    "PTuning",
+    "Parallel",
+    "PeftMethod",
+    "Pfeiffer",
+    "PrefixTuning",
+    "PromptTuning",
+    "ReLoRA",
     "Trainer",
     "__version__",
+    "as_lora",
     "attach",
+    "average",
+    "capabilities",
     "checkpoint_contexts",
     "deltas",
     "detach",
     "disable",
     "disabled",
     "enable",
+    "fuse",
     "load",
     "load_base",
     "merge",
@@ -59,7 +97,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from deltatune.attach.lifecycle import (
+    from deltatune.attachment.average import average
+    from deltatune.attachment.capabilities import capabilities
+    from deltatune.attachment.lifecycle import (
         attach,
         checkpoint_contexts,
         deltas,
@@ -69,12 +109,28 @@ if TYPE_CHECKING:
         enable,
         routed,
     )
-    from deltatune.attach.merge import merge, unmerge
-    from deltatune.attach.summary import summary
+    from deltatune.attachment.merge import merge, unmerge
+    from deltatune.attachment.summary import summary
     from deltatune.io.bases import load_base
     from deltatune.io.files import load, save
+    from deltatune.methods.adalora import AdaLoRA
+    from deltatune.methods.as_lora import as_lora
     from deltatune.methods.base import Method
+    from deltatune.methods.bitfit import BitFit
+    from deltatune.methods.child import ChildTuning
+    from deltatune.methods.dora import DoRA
+    from deltatune.methods.fusion import Fusion, fuse
+    from deltatune.methods.houlsby import Houlsby
+    from deltatune.methods.ia3 import IA3
     from deltatune.methods.lora import LoRA
+    from deltatune.methods.norm import Norm
+    from deltatune.methods.parallel import Parallel
+    from deltatune.methods.peft import PeftMethod
+    from deltatune.methods.pfeiffer import Pfeiffer
+    from deltatune.methods.prefix import PrefixTuning
+    from deltatune.methods.prompt import PromptTuning
+    from deltatune.methods.ptuning import PTuning
+    from deltatune.methods.relora import ReLoRA
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare
     from deltatune.train.trainer import Trainer

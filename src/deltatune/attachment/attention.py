@@ -7,6 +7,7 @@ So caches, grouped heads, padding, beams and checkpointing work as they do witho
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,17 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from deltatune.attachment.part import Rows
+from deltatune.attachment.layers import features
+from deltatune.attachment.part import HOOK, Rows
 from deltatune.attachment.sites import Site, base_modules, find_sites
 from deltatune.errors import AttachError, SiteError
 
-__all__ = ["HOOK", "Front", "Heads", "attention_sites", "heads_of", "listen", "unlisten"]
+__all__ = ["HOOK", "Front", "Heads", "attention_sites", "heads_of", "is_listening", "listen", "unlisten", "width_in"]
 
 NAME = "deltatune_"
 """Before the name of the base's own implementation in the name of ours."""
-
-HOOK = "_deltatune_attention"
-"""Where an attention module keeps what answers for its rows, a :data:`Front`."""
 
 
 Front = Callable[[Tensor, Tensor], list[Rows]]
@@ -57,7 +56,20 @@ def attention_sites(model: nn.Module, layers: Any = None, exclude: Any = ()) -> 
     """
     keys = find_sites(model, ("query", "key", "value"), layers=layers, exclude=exclude)
     names = dict.fromkeys(site.name.rpartition(".")[0] for site in keys)
-    return [Site(name, module) for name, module in base_modules(model) if name in names]
+    sites = [Site(name, module) for name, module in base_modules(model) if name in names]
+    for site in sites:
+        if not _takes_part(site.module):
+            raise SiteError(
+                f"{type(site.module).__name__}: expected attention of transformers' interface, found one of its own; "
+                "choose a method that does not act in attention"
+            )
+    return sites
+
+
+def _takes_part(attention: nn.Module) -> bool:
+    """Whether an attention module looks its function up by name; it says so nowhere but in its code."""
+    methods = (inspect.unwrap(f) for kind in type(attention).__mro__ for f in vars(kind).values() if callable(f))
+    return any("ALL_ATTENTION_FUNCTIONS" in f.__code__.co_names for f in methods if hasattr(f, "__code__"))
 
 
 def heads_of(attention: nn.Module) -> Heads:
@@ -68,49 +80,66 @@ def heads_of(attention: nn.Module) -> Heads:
     """
     width = next((int(w) for a in _HEAD_WIDTH if (w := getattr(attention, a, None))), None)
     try:
-        key = find_sites(attention, ("key",))[0].module
-        features = int(key.out_features)  # type: ignore[arg-type]
+        features_out = features(find_sites(attention, ("key",))[0].module)[1]
+        number = features_out // width if width else None
     except SiteError:  # queries, keys and values in one matrix
-        features = int(getattr(attention, "embed_dim", 0) or getattr(attention, "hidden_size", 0))
-    if width is None or not features:
-        raise SiteError(f"{type(attention).__name__}: expected a head width, found none of {', '.join(_HEAD_WIDTH)}")
-    return Heads(features // width, width)
+        config: Any = getattr(attention, "config", None)
+        number = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
+    if not width or not number:
+        raise SiteError(f"{type(attention).__name__}: expected the number and width of its heads, found none")
+    return Heads(int(number), width)
 
 
-_HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim")
+_HEAD_WIDTH = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
 
 
-def listen(model: nn.Module) -> dict[str, str]:
-    """Switch a model's attention to ours; what is returned lets :func:`unlisten` switch it back.
+def width_in(attention: nn.Module) -> int:
+    """The width of the hidden states that an attention module reads."""
+    return features(find_sites(attention, ("query", "key", "value"))[0].module)[0]
+
+
+def is_listening(attention: nn.Module) -> bool:
+    """Whether an attention module will use our function."""
+    config: Any = getattr(attention, "config", None)
+    return str(getattr(config, "_attn_implementation", NAME)).startswith(NAME)
+
+
+def listen(model: nn.Module) -> None:
+    """Switch a model's attention to ours, over what it has; what is ours already stays so.
 
     Raises:
         AttachError: the model does not choose its attention by name.
     """
-    former = {name: str(module.config._attn_implementation) for name, module in _choosers(model).items()}
-    if not former:
+    choosers = _choosers(model)
+    if not choosers:
         raise AttachError(f"{type(model).__name__}: expected attention of transformers' interface, found none")
+    wanted = {module: _registered(_own(module)) for module in choosers}
     try:
-        for name, implementation in former.items():
-            _choose(model.get_submodule(name), _registered(implementation))
+        for module, name in wanted.items():
+            _choose(module, name)
     except BaseException:
-        unlisten(model, former)
+        unlisten(model)
         raise
-    return former
 
 
-def unlisten(model: nn.Module, former: dict[str, str]) -> None:
+def unlisten(model: nn.Module) -> None:
     """Give a model its own attention back."""
-    for name, implementation in former.items():
-        _choose(model.get_submodule(name), implementation)
+    for module, name in {module: _own(module) for module in _choosers(model)}.items():
+        _choose(module, name)
 
 
-def _choosers(model: nn.Module) -> dict[str, Any]:
+def _own(module: Any) -> str:
+    """The implementation that the base itself has, ours over it or not."""
+    return str(module.config._attn_implementation).removeprefix(NAME)
+
+
+def _choosers(model: nn.Module) -> list[nn.Module]:
     """The modules whose configs name an attention implementation, one for each config."""
-    modules = [(name, module) for name, module in model.named_modules() if hasattr(module, "set_attn_implementation")]
-    first: dict[int, tuple[str, Any]] = {}
-    for name, module in modules:
-        first.setdefault(id(module.config), (name, module))
-    return dict(first.values())
+    first: dict[int, nn.Module] = {}
+    for module in model.modules():
+        if hasattr(module, "set_attn_implementation"):
+            first.setdefault(id(module.config), module)
+    return list(first.values())
 
 
 def _choose(module: Any, implementation: str) -> None:
@@ -127,6 +156,8 @@ def _choose(module: Any, implementation: str) -> None:
 def _registered(implementation: str) -> str:
     """The name of our function over ``implementation``, registered if it is not."""
     name = NAME + implementation
+    if implementation != "eager" and implementation not in AttentionInterface():
+        raise AttachError(f"attention {implementation!r}: expected one of transformers' interface; use 'sdpa'")
     if name not in AttentionInterface():
         AttentionInterface.register(name, partial(attention, implementation=implementation))
         masks = AttentionMaskInterface()
@@ -160,6 +191,8 @@ def attention(
     front = [] if ask is None else ask(key, value)
     if not front:
         return inner(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
+    if options.get("cu_seq_lens_k") is not None:
+        raise AttachError("attention: expected a mask for packed texts, found their lengths; use 'sdpa' to pack")
     p = sum(rows.keys.shape[1] for rows in front)
     mask = _widened(attention_mask, front, module, query, key, implementation, options.get("is_causal"))
     if options.get("position_bias") is not None:  # rows in front stand at no position
@@ -172,9 +205,11 @@ def attention(
 
 
 def _function(module: nn.Module, implementation: str) -> Callable[..., Any]:
-    if implementation == "eager":  # each model file has its own, which the interface does not know
-        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
-    return AttentionInterface()[implementation]  # type: ignore[no-any-return]
+    if implementation != "eager":
+        return AttentionInterface()[implementation]  # type: ignore[no-any-return]
+    # Each model file has its own, which the interface does not know.
+    files = (sys.modules[kind.__module__] for kind in type(module).__mro__)
+    return next(file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward"))  # type: ignore[no-any-return]
 
 
 def _widened(

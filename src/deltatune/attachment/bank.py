@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from deltatune.attachment.attention import HOOK, listen, unlisten
+from deltatune.attachment.attention import HOOK, is_listening, listen, unlisten
 from deltatune.attachment.calls import Call, named_inputs
 from deltatune.attachment.delta import Delta, Home
+from deltatune.attachment.in_place import InPlace
 from deltatune.attachment.part import Part, Rows
-from deltatune.attachment.routing import EVERYTHING, Routing, apply_to_rows, before_rows
+from deltatune.attachment.routing import EVERYTHING, NOTHING, Routing, apply_to_rows, before_rows
 from deltatune.attachment.sites import BANK
 from deltatune.errors import AttachError
 
 if TYPE_CHECKING:
     from deltatune.attachment.merge import Merge
 
-__all__ = ["Bank", "bank_of", "find_bank"]
+__all__ = ["Bank", "bank_of", "bare", "find_bank"]
 
 
 class Bank(nn.Module):
@@ -37,15 +38,15 @@ class Bank(nn.Module):
         self.deltas = nn.ModuleDict()
         self.hooks: dict[str, SiteHook] = {}
         self.routing: Routing = EVERYTHING
-        self.attention: dict[str, str] = {}
-        """The base's own attention implementations, while deltas act in its attention."""
-        self.installed: list[str] = []
+        self.listens = False
+        """Whether the base's attention is ours, since deltas act in it."""
+        self.in_place = InPlace()
         """The deltas whose values are in the base's own parameters at present."""
         self.trainable = trainable
         """The base parameters that required gradients before the first delta froze them."""
         self.merged: Merge | None = None
         """What an unmerge needs; see :mod:`deltatune.attachment.merge`."""
-        self.register_load_state_dict_post_hook(_not_missing)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_load)  # type: ignore[no-untyped-call]
 
     def __getitem__(self, name: str) -> Delta:
         if name not in self.deltas:
@@ -58,15 +59,20 @@ class Bank(nn.Module):
 
     def add(self, model: nn.Module, delta: Delta) -> None:
         """Hook the delta's sites. Costs what the delta has sites, however many deltas are there."""
-        if not self.attention and any(part.acts_in_attention for _, part in delta.items()):
-            self.attention = listen(model)
+        if not self.listens and delta.acts_in_attention:
+            listen(model)
+            self.listens = True
         self.deltas[delta.name] = delta
         delta.home = Home(model)
         for site, part in delta.items():
             if site not in self.hooks:
                 self.hooks[site] = SiteHook(self, model.get_submodule(site))
             self.hooks[site].add(delta.name, part, model.get_submodule(site))
-        self.refresh()
+        try:
+            self.refresh()
+        except AttachError:
+            self.remove(delta.name)
+            raise
 
     def remove(self, name: str) -> None:
         """Unhook the sites of a delta and forget it."""
@@ -81,13 +87,16 @@ class Bank(nn.Module):
                 hook.close()
                 del self.hooks[site]
         del self.deltas[name]
-        if self.attention and not any(part.acts_in_attention for each in self for _, part in each.items()):
-            unlisten(model, self.attention)
-            self.attention = {}
+        if self.listens and not any(delta.acts_in_attention for delta in self):
+            unlisten(model)
+            self.listens = False
 
     @contextlib.contextmanager
     def under(self, routing: Routing) -> Iterator[None]:
         """Run with ``routing`` and put the former one back, whatever happens."""
+        if routing == self.routing:  # so for every layer that is recomputed in backward
+            yield
+            return
         former, self.routing = self.routing, routing
         try:
             self.refresh()
@@ -97,24 +106,13 @@ class Bank(nn.Module):
             self.refresh()
 
     def refresh(self) -> None:
-        """Bring the base's parameters in line with the deltas that work by changing them.
-
-        They are taken out in reverse and put in again in order, so that each restores what it found.
-        """
-        in_place = [delta for delta in self if delta.is_in_place]
-        if in_place and self.routing.rows is not None:
+        """Bring the base's parameters in line with the deltas that work by changing them, and with what they train."""
+        acting = [delta for delta in self if delta.is_in_place and delta.acts]
+        if acting and self.routing.rows is not None:
             raise AttachError(
-                f"routed: {in_place[0].name!r} changes the base's own weights, which every row shares; disable it first"
+                f"routed: {acting[0].name!r} changes the base's own weights, which every row shares; disable it first"
             )
-        for delta in reversed([delta for delta in in_place if delta.name in self.installed]):
-            for site, part in delta.items():
-                part.uninstall(delta.model.get_submodule(site))
-            self.installed.remove(delta.name)
-        for delta in in_place:
-            if delta.acts and not self.routing.nothing:
-                for site, part in delta.items():
-                    part.install(delta.model.get_submodule(site))
-                self.installed.append(delta.name)
+        self.in_place.hold([] if self.routing.nothing else acting)
 
     def checkpoint_contexts(
         self,
@@ -122,14 +120,23 @@ class Bank(nn.Module):
         """The ``context_fn`` of ``torch.utils.checkpoint``: recompute under the routing of the forward pass."""
         return contextlib.nullcontext(), self.under(self.routing)
 
+    def forward(self, x: Any) -> Any:
+        """``x`` itself: a model that is an ``nn.Sequential`` calls its children one after the other, the bank too."""
+        return x
+
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Nothing: what is attached is no part of the base's state. ``dt.save`` writes it."""
-        return {} if destination is None else destination
+        if destination is None:
+            return {}
+        if not keep_vars:
+            self.in_place.write_base(destination, prefix.removesuffix(BANK + "."))
+        return destination
 
 
-def _not_missing(module: nn.Module, incompatible: Any) -> None:
-    """A state dict of the base alone is whole: the deltas' tensors are not missing from it."""
-    incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if not k.startswith(BANK + ".")]
+def _after_load(module: nn.Module, incompatible: Any) -> None:
+    """A state dict of the base alone is whole: the deltas' tensors are not missing from it, however deep it lies."""
+    incompatible.missing_keys[:] = [k for k in incompatible.missing_keys if f".{BANK}.deltas." not in f".{k}"]
+    module.in_place.after_load()  # type: ignore[operator, union-attr]
 
 
 class SiteHook:
@@ -149,28 +156,38 @@ class SiteHook:
         self.handles = [module.register_forward_hook(self, with_kwargs=True)]
         if any(part.changes_input for part in self.parts.values()):
             self.handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
+        if any(part.acts_in_attention for part in self.parts.values()):
+            vars(module)[HOOK] = self.front
+            self.handles.append(module.register_forward_pre_hook(self.attend))
         if any(part.changes_call for part in self.parts.values()):
             self.handles.append(module.register_forward_pre_hook(self.enter, with_kwargs=True))
             self.handles.append(module.register_forward_hook(self.leave, with_kwargs=True, always_call=True))
 
     def close(self) -> None:
-        """Take the hooks off the module."""
+        """Take the hooks off the module, and end calls that were broken off from outside."""
         while self.handles:
             self.handles.pop().remove()
+        while self.calls:
+            self.calls.pop().closing.close()
 
     def add(self, name: str, part: Part, module: nn.Module) -> None:
         """Let ``part`` act after the others on ``module``, the site."""
         self.parts[name] = part
-        if part.changes_input or part.changes_call:
+        if part.changes_input or part.changes_call or part.acts_in_attention:
             self.move_to(module)
-        if part.acts_in_attention:
-            vars(module)[HOOK] = self.front
 
     def remove(self, name: str, module: nn.Module) -> None:
         """Forget the part of a delta."""
-        del self.parts[name]
-        if not any(part.acts_in_attention for part in self.parts.values()):
+        part = self.parts.pop(name)
+        if part.acts_in_attention and not any(part.acts_in_attention for part in self.parts.values()):
             vars(module).pop(HOOK, None)
+        if part.changes_input or part.changes_call or part.acts_in_attention:
+            self.move_to(module)
+
+    def attend(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """The base may have been given another attention implementation since: put ours over that one."""
+        if not is_listening(module):
+            listen(next(iter(self.bank)).model)
 
     def front(self, key: Tensor, value: Tensor) -> list[Rows]:
         """What the deltas put in front of this attention module's own keys and values."""
@@ -184,29 +201,23 @@ class SiteHook:
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Let the deltas change a call of this stack."""
-        acting = {name: part for name, part in self.parts.items() if part.changes_call and self.bank[name].acts}
-        call = Call(
-            module,
-            named_inputs(module, args, kwargs),
-            self.bank.routing,
-            self.bank.under,
-            frozenset(acting),
-            self.bank.parameters,
-        )
+        call = Call(module, named_inputs(module, args, kwargs), self.bank, self.bank.routing)
         self.calls.append(call)
-        for call.name, part in acting.items():
-            if call.taken != ():
-                part.call(call)
+        for name, part in self.parts.items():
+            if part.changes_call and self.bank[name].acts and call.routing.indices(name, call.batch) != ():
+                call.parts[name] = part
+        for name, part in call.parts.items():
+            call.name = name
+            part.call(call)
         return (), call.inputs
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """Let the deltas change what the stack answers. Runs after a failed call too, with no output."""
         call = self.calls.pop()
-        if output is None:
-            return None
-        for name in reversed(list(call.notes)):
-            call.name = name
-            output = self.parts[name].answer(call, output)
+        with call.closing:
+            for name in reversed(list(call.notes)) if output is not None else ():
+                call.name = name
+                output = call.parts[name].answer(call, output)
         return output
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -228,11 +239,11 @@ class SiteHook:
 
     def act(self, x: Tensor, out: Tensor) -> Tensor:
         """``out`` after every delta of this site that is on."""
-        routing, deltas = self.bank.routing, self.bank.deltas
+        routing, deltas, answer = self.bank.routing, self.bank.deltas, out
         for name, part in self.parts.items():
             if part.acts_on_output and deltas[name].acts:
                 rows = routing.indices(name, out.shape[0])
-                out = apply_to_rows(part, x.to(out.device), out, rows)
+                out = apply_to_rows(part, x.to(out.device), out, rows, answer)
         return out
 
 
@@ -254,6 +265,14 @@ def bank_of(model: nn.Module) -> Bank:
             f"{type(unwrap(model)).__name__}: expected an attached delta, found none; call dt.attach first"
         )
     return bank
+
+
+@contextlib.contextmanager
+def bare(model: nn.Module) -> Iterator[None]:
+    """Within this context the base's parameters are its own: no delta has its values in them, unless it is merged."""
+    bank = find_bank(model)
+    with contextlib.nullcontext() if bank is None else bank.under(NOTHING):
+        yield
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from deltatune.attachment.part import Part
 from deltatune.attachment.routing import Routing
 
-__all__ = ["Call", "named_inputs"]
+if TYPE_CHECKING:
+    from deltatune.attachment.bank import Bank
+
+__all__ = ["Call", "Stamp", "named_inputs"]
 
 
 @dataclass
@@ -22,17 +27,16 @@ class Call:
 
     module: nn.Module
     inputs: dict[str, Any]
+    bank: Bank
     routing: Routing
-    under: Callable[[Routing], AbstractContextManager[None]]
-    """Run something under another routing."""
-    peers: frozenset[str]
-    """The deltas that change this stack's calls; hidden from one another when they run the stack themselves."""
-    trained: Callable[[], Iterable[Tensor]]
-    """Every tensor of every delta, to see whether one has changed."""
+    parts: dict[str, Part] = field(default_factory=dict)
+    """The parts that change this call, by the names of their deltas."""
     name: str = ""
     """The delta whose turn it is."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What a part leaves for its :meth:`Part.answer`, by the delta's name."""
+    closing: ExitStack = field(default_factory=ExitStack)
+    """What to do when the call is over, however it ends."""
 
     @property
     def tokens(self) -> Tensor:
@@ -66,8 +70,40 @@ class Call:
 
     @property
     def groups(self) -> list[tuple[tuple[int, ...] | None, Routing]]:
-        """These rows by what else acts on them; see :meth:`Routing.groups`."""
-        return self.routing.groups(self.name, self.batch, self.peers)
+        """These rows by what else acts on them; see :meth:`Routing.groups`. Parts that run the stack act on none."""
+        hidden = frozenset(name for name, part in self.parts.items() if part.runs_stack)
+        return self.routing.groups(self.name, self.batch, hidden)
+
+    def stamp(self) -> Stamp:
+        """What a run of this stack depends on now, besides its inputs and the routing."""
+        device = self.tokens.device.type
+        precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        tensors = (*self.module.parameters(), *self.bank.parameters(), *self.bank.buffers())
+        return Stamp(tensors, precision, *((delta.name, delta.acts) for delta in self.bank))
+
+
+class Stamp:
+    """Tensors and facts as they are now: equal to a later one if nothing has changed. Keeps no tensor alive."""
+
+    def __init__(self, tensors: Iterable[Tensor], *facts: object) -> None:
+        self.tensors = [(weakref.ref(tensor), _content(tensor)) for tensor in tensors]
+        self.facts = facts
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stamp) or self.facts != other.facts or len(self.tensors) != len(other.tensors):
+            return False
+        pairs = zip(self.tensors, other.tensors, strict=True)
+        return all(a() is b() is not None and now == then for (a, now), (b, then) in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _content(tensor: Tensor) -> object:
+    """Changes when a tensor is changed in place, or its memory exchanged."""
+    try:
+        return tensor._version, tensor.data_ptr()
+    except RuntimeError:  # made in inference mode, or without memory of its own: nothing tells, so it may have changed
+        return object()
 
 
 def named_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

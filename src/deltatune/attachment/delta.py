@@ -36,6 +36,10 @@ class Delta(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.trained = frozenset(name for name, parameter in self.named_parameters() if parameter.requires_grad)
+        """The names of its parameters that train unless it is frozen."""
+        self.acts_in_attention = any(part.acts_in_attention for part in parts.values())
+        """Whether it puts rows in front of what the base attends to."""
         self.is_in_place = any(part.is_in_place for part in parts.values())
         """Whether it works by changing the base's own parameters, so that it acts on every row or on none."""
         self.home = Home(None)
@@ -58,6 +62,10 @@ class Delta(nn.Module):
         """Each site's name with the part that acts there."""
         return zip(self.sites, self.parts, strict=True)  # type: ignore[arg-type]
 
+    def part(self, index: int) -> Part:
+        """The part at the site of that number."""
+        return self.parts[index]  # type: ignore[return-value]
+
     @property
     def acts(self) -> bool:
         """Whether the delta changes what the model computes at its sites."""
@@ -70,7 +78,13 @@ class Delta(nn.Module):
         return self
 
     def disable(self) -> Delta:
-        """Turn the delta off; it stays attached and keeps its tensors."""
+        """Turn the delta off; it stays attached and keeps its tensors.
+
+        Raises:
+            AttachError: it is merged, so the base's own weights would go on acting for it.
+        """
+        if self.merged:
+            raise AttachError(f"delta {self.name!r} is merged into the weights; call dt.unmerge(model) first")
         self.enabled = False
         self._switched()
         return self
@@ -89,7 +103,8 @@ class Delta(nn.Module):
 
     def unfreeze(self) -> Delta:
         """Train again."""
-        self.requires_grad_(True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in self.trained)
         return self
 
     @property

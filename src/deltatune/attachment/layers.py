@@ -19,12 +19,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from deltatune.errors import MergeError
 
-__all__ = ["ADAPTABLE", "dense", "features", "is_adaptable", "is_linear", "is_quantized", "stored"]
+__all__ = [
+    "ADAPTABLE",
+    "dense",
+    "features",
+    "is_adaptable",
+    "is_linear",
+    "is_lookup",
+    "is_quantized",
+    "lookup_scale",
+    "stored",
+]
 
 ADAPTABLE = "Linear, Conv1D, Embedding, Linear4bit or Linear8bitLt"
 
@@ -43,13 +55,34 @@ def quantization(module: nn.Module) -> str | None:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether ``module`` maps features by a matrix: ``nn.Linear`` (quantised or not) or ``Conv1D``."""
-    return isinstance(module, (nn.Linear, Conv1D))
+    """Whether ``module`` maps features by a matrix: ``nn.Linear`` (quantised or not) or ``Conv1D``.
+
+    The output projection of ``nn.MultiheadAttention`` is none of them: torch uses its weight and never calls it.
+    """
+    return isinstance(module, (nn.Linear, Conv1D)) and not isinstance(module, NonDynamicallyQuantizableLinear)
 
 
 def is_adaptable(module: nn.Module) -> bool:
     """Whether a matrix delta can act on ``module``."""
-    return is_linear(module) or isinstance(module, nn.Embedding)
+    return is_linear(module) or is_lookup(module)
+
+
+def is_lookup(module: nn.Module) -> bool:
+    """Whether ``module`` answers token ids with rows of its weight, at most scaled by one number.
+
+    Some models' position embeddings are classes of their own that compute the ids from something else.
+    """
+    if not isinstance(module, nn.Embedding):
+        return False
+    return type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+
+
+def lookup_scale(module: nn.Module) -> float:
+    """What an embedding multiplies its rows by: 1, but for classes of BART's and Gemma's kind."""
+    exact: float | None = getattr(module, "scalar_embed_scale", None)
+    if exact is not None:  # kept as a tensor too, and rounded to the precision of the weight
+        return float(torch.tensor(exact, dtype=module.get_parameter("weight").dtype))
+    return float(getattr(module, "embed_scale", None) or 1.0)
 
 
 def features(module: nn.Module) -> tuple[int, int]:
@@ -86,6 +119,8 @@ def dense(module: nn.Module) -> Tensor:
                     "the 4-bit weight has no quantisation state: expected a loaded base, found one that "
                     "was never moved to a device; call model.to(device) first"
                 )
+            if getattr(weight.quant_state, "packing_format_for_cpu", False):
+                module.state_dict()  # an evaluation on some CPUs packs the weight in another way, which this undoes
             return dequantize_4bit(weight.data, weight.quant_state)
         case _:
             from bitsandbytes.functional import int8_vectorwise_dequant

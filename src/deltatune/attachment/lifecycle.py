@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from deltatune.attachment.bank import bank_of, drop_bank, find_bank, make_bank, unwrap
+from deltatune.attachment.bank import Bank, bank_of, bare, drop_bank, find_bank, make_bank, unwrap
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.routing import NOTHING, Routing
 from deltatune.errors import AttachError
+from deltatune.methods import as_method
 
 if TYPE_CHECKING:
     from deltatune.methods.base import Method
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["attach", "checkpoint_contexts", "deltas", "detach", "disable", "disabled", "enable", "routed"]
 
 
-def attach(model: nn.Module, method: Method, *, name: str = "default") -> Delta:
+def attach(model: nn.Module, method: Method | Any, *, name: str = "default") -> Delta:
     """Attach what ``method`` describes to ``model`` and freeze everything else.
 
     The model keeps its class, its modules and its state dict; forward hooks on its sites do the work. A fresh delta
@@ -30,7 +31,8 @@ def attach(model: nn.Module, method: Method, *, name: str = "default") -> Delta:
 
     Args:
         model: the base, or one that has deltas already.
-        method: what to attach, such as ``dt.LoRA(r=8)``.
+        method: what to attach, such as ``dt.LoRA(r=8)``, or a config of Hugging Face PEFT, such as
+            ``peft.OFTConfig()``.
         name: how to call the delta in the other verbs; without ``.`` or ``/``. Default: ``"default"``.
 
     Returns:
@@ -42,14 +44,22 @@ def attach(model: nn.Module, method: Method, *, name: str = "default") -> Delta:
     """
     model = unwrap(model)
     check_name(model, name)
-    parts = method.bind(model)
+    method = as_method(method)
+    with bare(model):
+        parts = method.bind(model)
     return add(model, Delta(name, method, parts))
 
 
 def add(model: nn.Module, delta: Delta) -> Delta:
     """Give a finished delta its place in the model. Nothing of the model changes before this."""
     delta.train(model.training)
-    make_bank(model).add(model, delta)
+    bank = make_bank(model)
+    try:
+        bank.add(model, delta)
+    except BaseException:
+        if not bank.deltas:
+            drop_bank(model)
+        raise
     return delta
 
 
@@ -97,9 +107,14 @@ def enable(model: nn.Module, *names: str) -> None:
 
 
 def disable(model: nn.Module, *names: str) -> None:
-    """Turn the named deltas off, or all of them; they stay attached."""
-    for name in names or deltas(model):
-        bank_of(model)[name].disable()
+    """Turn the named deltas off, or all of them; they stay attached.
+
+    Raises:
+        AttachError: no such delta, or one of them is merged; nothing is turned off then.
+    """
+    chosen = [bank_of(model)[name] for name in names or deltas(model)]
+    for delta in sorted(chosen, key=lambda delta: not delta.merged):  # those that refuse come first
+        delta.disable()
 
 
 @contextlib.contextmanager
@@ -151,22 +166,33 @@ def _under(model: nn.Module, routing: Routing) -> Iterator[None]:
 def _recomputed_under_routing(model: nn.Module) -> Iterator[None]:
     """Layers that are recomputed in backward see the routing of their forward pass, though its context is over by then.
 
-    ``transformers`` gives a checkpointed layer its ``torch.utils.checkpoint.checkpoint`` in a private attribute; a
-    public call that sets it would reset the user's other options. What is captured in the forward pass lasts, so the
+    ``transformers`` and ``diffusers`` give a checkpointed layer its checkpointing function in a private attribute; a
+    public call that sets it would reset the user's options. What is captured in the forward pass lasts, so the
     attribute is put back on the way out.
     """
-    recorded = torch.is_grad_enabled()
-    layers: list[Any] = [m for m in model.modules() if recorded and getattr(m, "gradient_checkpointing", False)]
-    former = [layer._gradient_checkpointing_func for layer in layers]
-    for layer, function in zip(layers, former, strict=True):
-        layer._gradient_checkpointing_func = partial(
-            function, use_reentrant=False, context_fn=bank_of(model).checkpoint_contexts
-        )
+    bank, name = bank_of(model), "_gradient_checkpointing_func"
+    former = {
+        layer: vars(layer)[name]
+        for layer in model.modules()
+        if torch.is_grad_enabled() and getattr(layer, "gradient_checkpointing", False) and name in vars(layer)
+    }
+    for layer, function in former.items():
+        setattr(layer, name, partial(_checkpoint, function, bank, bank.routing))
     try:
         yield
     finally:
-        for layer, function in zip(layers, former, strict=True):
-            layer._gradient_checkpointing_func = function
+        for layer, function in former.items():
+            setattr(layer, name, function)
+
+
+def _checkpoint(function: Callable[..., Any], bank: Bank, routing: Routing, run: Callable[..., Any], *args: Any) -> Any:
+    """Checkpoint ``run`` with ``function``, and run it under ``routing`` whenever that is."""
+
+    def routed_run(*args: Any, **kwargs: Any) -> Any:
+        with bank.under(routing):
+            return run(*args, **kwargs)
+
+    return function(routed_run, *args)
 
 
 def checkpoint_contexts(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from deltatune.attachment.bank import Bank, SiteHook, bank_of, unwrap
 from deltatune.attachment.layers import dense, features, is_adaptable, is_quantized
 from deltatune.attachment.part import Params, Part
-from deltatune.attachment.routing import NOTHING
+from deltatune.attachment.routing import NOTHING, apply_to_rows
 from deltatune.attachment.sites import base_modules
 from deltatune.errors import MergeError
 
@@ -46,7 +47,8 @@ class Merge:
     """Packed modules that a dense one stands in for."""
     largest_difference: float = 0.0
     """Of a merged site's output from the unmerged one on the probe, relative to the largest output."""
-    undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
+    undo: list[partial[None]] = field(default_factory=list, repr=False)
+    """Partial calls, not closures: in a copy of the model they act on the copy."""
 
 
 def merge(
@@ -199,7 +201,7 @@ def _write(site: str, module: nn.Module, name: str, value: Tensor, done: Merge) 
             "attached"
         )
     former: nn.Parameter | None = getattr(owner, leaf)
-    done.undo.append(lambda: setattr(owner, leaf, former))
+    done.undo.append(partial(setattr, owner, leaf, former))
     setattr(owner, leaf, nn.Parameter(value, requires_grad=former is not None and former.requires_grad))
 
 
@@ -214,28 +216,31 @@ def _dense_in_place(model: nn.Module, hook: SiteHook, site: str, done: Merge) ->
     linear.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     if bias is not None:
         linear.bias = bias
-
-    def put(module: nn.Module) -> None:
-        model.set_submodule(site, module)
-        hook.move_to(module)
-
-    done.undo.append(lambda: put(packed))
-    put(linear.train(packed.training))
+    done.undo.append(partial(_put, model, hook, site, packed))
+    _put(model, hook, site, linear.train(packed.training))
     done.dequantized.append(site)
     return linear
 
 
+def _put(model: nn.Module, hook: SiteHook, site: str, module: nn.Module) -> None:
+    model.set_submodule(site, module)
+    hook.move_to(module)
+
+
 def _take_back(bank: Bank, done: Merge) -> None:
-    while done.undo:
-        done.undo.pop()()
-    for name in done.weights:
-        bank[name].merged = False
-    bank.merged = None
-    bank.refresh()
+    with bank.under(NOTHING):  # what changes the base's parameters in place takes its own out first
+        while done.undo:
+            done.undo.pop()()
+        for name in done.weights:
+            bank[name].merged = False
+        bank.merged = None
 
 
 def _say_untied(model: nn.Module, done: Merge) -> None:
-    """Weights that were tied differ now: say so, and keep ``save_pretrained`` from tying them again."""
+    """Weights that were tied differ now: say so, and keep ``save_pretrained`` from tying them again.
+
+    That switch is one for all, so what is still tied gets memory of its own too; a checkpoint would lack it otherwise.
+    """
     if not done.untied:
         return
     warnings.warn(
@@ -243,8 +248,12 @@ def _say_untied(model: nn.Module, done: Merge) -> None:
     )
     config: Any = getattr(model, "config", None)
     if getattr(config, "tie_word_embeddings", False):
-        done.undo.append(lambda: setattr(config, "tie_word_embeddings", True))
+        done.undo.append(partial(setattr, config, "tie_word_embeddings", True))
         config.tie_word_embeddings = False
+        for first, *others in _names_by_parameter(model).values():
+            for name in others:
+                site, _, leaf = name.rpartition(".")
+                _write(site, model.get_submodule(site), leaf, model.get_parameter(first).detach().clone(), done)
 
 
 def _say_added(model: nn.Module, done: Merge) -> None:
@@ -288,11 +297,12 @@ def _with_parts(module: nn.Module, x: Tensor, parts: Mapping[str, Part], weights
     """What the site answers with its parts; ``None`` where their effect is not in proportion to their weights."""
     for part in parts.values():
         x = part.before(x)
-    out: Tensor = module.forward(x)
+    answer: Tensor = module.forward(x)
+    out = answer
     for name, part in parts.items():
         if part.is_in_place or (weights[name] != 1.0 and not part.is_linear):
             return None
-        out = torch.lerp(out, part(x, out), weights[name])
+        out = torch.lerp(out, apply_to_rows(part, x, out, None, answer), weights[name])
     return out
 
 

@@ -14,9 +14,12 @@ from deltatune.errors import MergeError
 if TYPE_CHECKING:
     from deltatune.attachment.calls import Call
 
-__all__ = ["Part", "Replacement", "Rows", "bare_copy", "master_dtype"]
+__all__ = ["HOOK", "Part", "Replacement", "Rows", "bare_copy", "master_dtype"]
 
 Params = dict[str, Tensor]
+
+HOOK = "_deltatune_attention"
+"""Where an attention module keeps what answers for the rows in front of its keys and values."""
 
 
 class Rows(NamedTuple):
@@ -55,6 +58,11 @@ class Part(nn.Module):
     is_linear = False
     """Whether a share of the part has that share of its effect: true for what is added to the output."""
 
+    answers_anew = False
+    """Whether :meth:`forward` does not add to what it is given but computes another answer from the base's own.
+
+    It is then given the base's answer, and what it changes of that is added to what other deltas have made of it."""
+
     acts_on_output = True
     """Whether :meth:`forward` does something."""
 
@@ -67,8 +75,17 @@ class Part(nn.Module):
     changes_call = False
     """Whether the site is a whole stack of layers, and :meth:`call` and :meth:`answer` act on its calls."""
 
+    runs_stack = False
+    """Whether :meth:`call` runs the stack itself; those that do never see one another's runs."""
+
     is_in_place = False
     """Whether the part works by changing the site's own parameters, through :meth:`install` and :meth:`uninstall`."""
+
+    changes: tuple[str, ...] = ()
+    """The names of the site's own parameters that an in-place part changes."""
+
+    is_stale = False
+    """Whether an in-place part's values are no longer those that it put in."""
 
     def before(self, x: Tensor) -> Tensor:
         """The input that the site, and :meth:`forward`, should see instead of ``x``."""
@@ -85,11 +102,42 @@ class Part(nn.Module):
         """What stands in front of the attention module's keys and values for the rows ``taken`` (``None``: all)."""
         raise NotImplementedError
 
-    def install(self, module: nn.Module) -> None:
-        """Put the part's values into the site's parameters; called when the delta starts to act."""
+    def install(self, module: nn.Module, alone: bool) -> None:
+        """Put the part's values into the site's parameters; called when the delta starts to act.
+
+        Called again, without :meth:`uninstall`, when only the values have changed and no other part is in the way.
+
+        Args:
+            module: the site.
+            alone: whether no other delta changes these parameters now. If false, their memory (``parameter.data``)
+                must be exchanged, not written into, so that other parts keep what they found.
+        """
 
     def uninstall(self, module: nn.Module) -> None:
         """Put back the exact bytes that were there; called when the delta stops acting."""
+
+    def stand_in(self, name: str, parameter: Tensor) -> Tensor:
+        """What the site computes with in place of its parameter ``name`` while this part, put in, is trained.
+
+        Args:
+            name: one of :attr:`changes`.
+            parameter: the site's, or the stand-in of a delta below.
+
+        Returns:
+            The same memory, but differentiable in the part's tensors, and in ``parameter`` if that has a gradient.
+        """
+        raise NotImplementedError
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay acts on a parameter of the part, by its name here. Default: on matrices."""
+        return self.get_parameter(name).dim() > 1
+
+    def expect(self, shapes: Mapping[str, torch.Size]) -> None:
+        """Take the sizes that only a file knows, before :meth:`shapes` is compared with it.
+
+        Args:
+            shapes: what the file holds for this part. Nothing in it is checked yet.
+        """
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         """The site's output with this part.
@@ -152,6 +200,9 @@ class Replacement(Part):
         return dict(self.copy.state_dict())
 
     def restore(self, module: nn.Module, tensors: Params) -> None:
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():  # some are in no state dict
+                self.copy.get_buffer(name).copy_(buffer)
         self.copy.load_state_dict(tensors)
 
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
@@ -161,13 +212,20 @@ class Replacement(Part):
         return {name: torch.lerp(value, trained[name].to(value.dtype), weight) for name, value in params.items()}
 
 
-def bare_copy(module: nn.Module) -> nn.Module:
-    """A deep copy without hooks: a hook would bring the deltas, and the whole model with them, into the copy."""
-    hooks = [
-        hooks for sub in module.modules() for hooks in (sub._forward_hooks, sub._forward_pre_hooks, sub._backward_hooks)
-    ]
-    duplicate = copy.deepcopy(module, {id(h): type(h)() for h in hooks})
+def bare_copy(module: nn.Module, kept: Mapping[int, Any] | None = None) -> nn.Module:
+    """A deep copy without hooks: a hook would bring the deltas, and the whole model with them, into the copy.
+
+    Args:
+        module: what to copy.
+        kept: what to put in place of a copy of some objects, by their ``id``. Default: nothing.
+    """
+    memo = dict(kept or {})
+    for sub in module.modules():
+        hooks = [value for name, value in vars(sub).items() if "hooks" in name and isinstance(value, dict)]
+        memo |= {id(each): type(each)() for each in hooks}
+        if HOOK in vars(sub):
+            memo[id(vars(sub)[HOOK])] = ...
+    duplicate = copy.deepcopy(module, memo)
     for sub in duplicate.modules():
-        sub._forward_hooks_with_kwargs.clear()
-        sub._forward_pre_hooks_with_kwargs.clear()
+        vars(sub).pop(HOOK, None)
     return duplicate

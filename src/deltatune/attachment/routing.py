@@ -51,8 +51,11 @@ class Routing:
         repeat = length // len(self.rows)
         groups: dict[frozenset[str], list[int]] = {}
         for row in range(length) if taken is None else taken:
-            groups.setdefault(self.rows[row // repeat], []).append(row)
-        return [(tuple(rows), Routing((names,), without=hidden)) for names, rows in groups.items()]
+            groups.setdefault(self.rows[row // repeat] - hidden, []).append(row)
+        return [
+            (tuple(rows) if len(rows) < length else None, Routing((names,)))
+            for names, rows in groups.items()
+        ]
 
     def indices(self, name: str, length: int) -> tuple[int, ...] | None:
         """The rows of a batch of ``length`` that delta ``name`` acts on; ``None`` means all of them.
@@ -67,7 +70,9 @@ class Routing:
             return ()
         if self.rows is None:
             return None
-        return _indices(self.rows, name, length)
+        # The compiler traces what is called and warns of a cache that it passes over.
+        find = _indices.__wrapped__ if torch.compiler.is_compiling() else _indices
+        return find(self.rows, name, length)
 
 
 @lru_cache(maxsize=512)
@@ -85,8 +90,18 @@ EVERYTHING = Routing()
 NOTHING = Routing(nothing=True)
 
 
-def apply_to_rows(part: Part, x: Tensor, out: Tensor, rows: tuple[int, ...] | None) -> Tensor:
-    """``part`` on the given rows of the batch; the others keep ``out``."""
+def apply_to_rows(part: Part, x: Tensor, out: Tensor, rows: tuple[int, ...] | None, answer: Tensor) -> Tensor:
+    """``part`` on the given rows of the batch; the others keep ``out``.
+
+    Args:
+        part: the part.
+        x: the site's input.
+        out: its output so far.
+        rows: ``None`` for all.
+        answer: what the base alone answers; ``out`` itself if no other part has acted.
+    """
+    if part.answers_anew and out is not answer:
+        return out if rows == () else out + (apply_to_rows(part, x, answer, rows, answer) - answer)
     if rows is None:
         return part(x, out)  # type: ignore[no-any-return]
     if not rows:

@@ -22,10 +22,12 @@ __all__ = [
     "Layers",
     "Site",
     "base_modules",
+    "by_name",
     "find_modules",
     "find_sites",
     "fresh_heads",
     "head_modules",
+    "is_pattern",
 ]
 
 BANK = "deltatune"
@@ -34,23 +36,25 @@ BANK = "deltatune"
 Layers = int | str | Sequence[int | str] | None
 
 # One pattern a role, over every family: each module name ends in one of these. They were read off the module trees
-# of BERT, T5, LLaMA, Qwen, GPT-2, ViT, CLIP, DistilBERT, OPT, Phi and the diffusers transformers.
+# of BERT, T5, LLaMA, Qwen, GPT-2, ViT, CLIP, DistilBERT, ALBERT, DeBERTa, ModernBERT, OPT, Phi, Falcon, BLOOM, GPT-J,
+# wav2vec 2.0 and the diffusers transformers.
 ROLES: dict[str, str] = {
-    "query": r"(q_proj|query|to_q|q_lin|q|q_attn)",
-    "key": r"(k_proj|key|to_k|k_lin|k)",
-    "value": r"(v_proj|value|to_v|v_lin|v)",
-    "attention_output": r"(self_attn|attn\d*|attention|[sS]elfAttention|EncDecAttention|cross_attn|encoder_attn)"
-    r"\.(o_proj|out_proj|o|c_proj|out_lin|to_out\.0|output\.dense|dense)",
+    "query": r"(q_proj|query|query_proj|to_q|q_lin|q|q_attn)",
+    "key": r"(k_proj|key|key_proj|to_k|k_lin|k)",
+    "value": r"(v_proj|value|value_proj|to_v|v_lin|v)",
+    "attention_output": r"(self_attn|attn\d*|attention|self_attention|[sS]elfAttention|EncDecAttention|cross_attn"
+    r"|encoder_attn)\.(o_proj|out_proj|o|c_proj|out_lin|to_out\.0|output\.dense|dense|Wo)",
     "mlp_gate": r"(gate_proj|wi_0)",
-    "mlp_up": r"(up_proj|wi|wi_1|c_fc|fc1|intermediate\.dense|lin1|ff\.net\.0\.proj|dense_h_to_4h)",
-    "mlp_down": r"(down_proj|wo|mlp\.c_proj|fc2|(?<!attention\.)output\.dense|lin2|ff\.net\.2|dense_4h_to_h)",
+    "mlp_up": r"(up_proj|wi|wi_1|c_fc|fc1|fc_in|intermediate[._]dense|lin1|ff\.net\.0\.proj|dense_h_to_4h|ffn)",
+    "mlp_down": r"(down_proj|wo|mlp\.c_proj|fc2|fc_out|(?<!attention\.)output[._]dense|lin2|ff\.net\.2|dense_4h_to_h"
+    r"|ffn_output|mlp\.Wo)",
 }
 
 # Projections that hold several roles in one matrix. A role can not be taken out of them: its rows share a weight, a
 # file key and a merge with the others. All the roles together are the projection itself.
 FUSED: dict[str, frozenset[str]] = {
     r"(c_attn|query_key_value|qkv_proj|qkv|Wqkv)": frozenset({"query", "key", "value"}),
-    r"(gate_up_proj)": frozenset({"mlp_gate", "mlp_up"}),
+    r"(gate_up_proj|mlp\.Wi)": frozenset({"mlp_gate", "mlp_up"}),
 }
 
 SEMANTIC = (*ROLES, "all", "all_linear", "embedding", "norm")
@@ -65,10 +69,11 @@ class Site:
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The base's modules by name, without the root and without what is attached."""
+    """The base's modules by name, without the root and without what is attached; one with two names by its first."""
+    seen: set[nn.Module] = set()
     for name, child in model.named_children():
         if name != BANK:
-            yield from child.named_modules(prefix=name)
+            yield from child.named_modules(seen, prefix=name)
 
 
 def find_sites(
@@ -79,6 +84,7 @@ def find_sites(
     exclude: str | Iterable[str] = (),
     fits: Callable[[nn.Module], bool] = is_adaptable,
     expected: str = ADAPTABLE,
+    shared: bool = False,
 ) -> list[Site]:
     """The sites that ``targets`` name, in the order of the module tree.
 
@@ -87,9 +93,10 @@ def find_sites(
         targets: semantic names, module names or their ends, or full regular expressions.
         layers: which layers to keep: indices (``0``), ranges with both ends (``"2-5"``), ``"first:4"``,
             ``"last:8"``, or several of these. Counted for each stack (encoder, decoder) on its own. Default: all.
-        exclude: targets to leave out.
+        exclude: targets to leave out, with all that is inside them.
         fits: which kinds of module the method can act on. Default: those with a matrix.
         expected: those kinds in words, for the error.
+        shared: whether a projection that holds other roles too will do, as for what only reads its input.
 
     Raises:
         SiteError: a target names nothing usable, or nothing is left.
@@ -98,11 +105,11 @@ def find_sites(
     wanted: dict[str, None] = {}
     targets = _as_tuple(targets)
     for target in targets:
-        names = _matches(model, modules, target, targets)
+        names = _matches(model, modules, target, SEMANTIC if shared else targets)
         wanted |= dict.fromkeys(_usable(target, names, modules, fits, expected))
     dropped = {name for target in _as_tuple(exclude) for name in _matches(model, modules, target, targets)}
     keep = _layer_filter(modules, layers)
-    names = [name for name in modules if name in wanted and name not in dropped and keep(name)]
+    names = [name for name in modules if name in wanted and keep(name) and not dropped & _path(name)]
     if not names:
         raise SiteError(
             f"targets {list(targets)} with layers={layers!r} and exclude={list(_as_tuple(exclude))}: expected at least "
@@ -120,7 +127,7 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> list[Site]:
     modules = dict(base_modules(model))
     found: dict[str, None] = {}
     for name in names:
-        matches = _by_name(modules, name)
+        matches = by_name(modules, name)
         if not matches:
             raise _nothing(name, modules)
         found |= dict.fromkeys(matches)
@@ -154,14 +161,20 @@ def _matches(model: nn.Module, modules: dict[str, nn.Module], target: str, asked
     """The names that one target means, of whatever kind; a :class:`SiteError` if it means none."""
     if target in SEMANTIC:
         return _by_role(model, modules, target, asked)
-    found = _by_name(modules, target)
+    found = by_name(modules, target)
     if not found:
         raise _nothing(target, modules)
     return found
 
 
-def _by_name(modules: dict[str, nn.Module], target: str) -> list[str]:
-    if re.search(r"[\\*+?|()\[\]{}^$]", target):
+def is_pattern(target: str) -> bool:
+    """Whether a target is a regular expression: it holds a character that names do not."""
+    return bool(set(target) & set("\\*+?|()[]{}^$"))
+
+
+def by_name(modules: Iterable[str], target: str) -> list[str]:
+    """Those of the names ``modules`` that a target which is no semantic name means; none if there are none."""
+    if is_pattern(target):
         try:
             pattern = re.compile(target)
         except re.error as error:
@@ -182,7 +195,8 @@ def _by_role(model: nn.Module, modules: dict[str, nn.Module], role: str, asked: 
     elif role == "embedding":
         found = _input_embeddings(model, modules)
     elif role == "norm":
-        found = [name for name, module in modules.items() if "norm" in type(module).__name__.lower()]
+        leaves = {name: module for name, module in modules.items() if not any(module.children())}
+        found = [name for name, module in leaves.items() if "norm" in type(module).__name__.lower()]
     else:
         found = _projections(modules, ROLES[role]) or _fused(modules, role, asked)
     if not found:
@@ -216,16 +230,24 @@ def _input_embeddings(model: nn.Module, modules: dict[str, nn.Module]) -> list[s
     """The module that turns token ids into vectors.
 
     Where stacks hold modules of their own over the same weight (T5's encoder and decoder), those are what is called
-    and the table that ``get_input_embeddings`` answers is only their shared name.
+    and the table that ``get_input_embeddings`` answers is only their shared name. A model of several towers (CLIP) has
+    no one answer, but the tower that reads text has.
     """
+    tables = {name: module for name, module in modules.items() if isinstance(module, nn.Embedding)}
+    table = _table(model)
+    if table is not None:
+        same = [name for name, module in tables.items() if module.weight is table.weight]
+        return [name for name in same if tables[name] is not table] or same
+    answers = [table for table in map(_table, modules.values()) if table is not None]
+    return [name for name, module in tables.items() if module in answers or not answers]
+
+
+def _table(model: nn.Module) -> nn.Embedding | None:
     try:
         table = getattr(model, "get_input_embeddings", lambda: None)()
     except (AttributeError, NotImplementedError):
-        table = None
-    if isinstance(table, nn.Embedding):
-        same = [n for n, m in modules.items() if isinstance(m, nn.Embedding) and m.weight is table.weight]
-        return [name for name in same if modules[name] is not table] or same
-    return [name for name, module in modules.items() if isinstance(module, nn.Embedding)]
+        return None
+    return table if isinstance(table, nn.Embedding) else None
 
 
 def head_modules(model: nn.Module) -> set[nn.Module]:
@@ -250,6 +272,12 @@ def _usable(
     inside = [n for n, m in modules.items() if n.startswith(names[0] + ".") and fits(m)]
     hint = f"target its modules, such as {inside[0]!r}" if inside else "choose a module of such a kind"
     raise SiteError(f"target {target!r} is {found}, expected {expected}; {hint}")
+
+
+def _path(name: str) -> set[str]:
+    """The names of a module and of all that it is inside of."""
+    steps = name.split(".")
+    return {".".join(steps[:n]) for n in range(1, len(steps) + 1)}
 
 
 def _nothing(target: str, modules: dict[str, nn.Module]) -> SiteError:

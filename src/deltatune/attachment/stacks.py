@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from deltatune.attachment.attention import HOOK, listen, unlisten
+from deltatune.attachment.attention import HOOK, is_listening, listen, unlisten
 from deltatune.attachment.calls import Call
+from deltatune.attachment.part import Rows
 from deltatune.attachment.sites import Site, base_modules
-from deltatune.errors import SiteError
+from deltatune.errors import AttachError, SiteError
 
 __all__ = [
     "Stacks",
+    "counts_distances",
+    "evaluating",
+    "first_position",
+    "handed_to_checkpoints",
     "is_rotary",
     "listening",
     "positions_of",
@@ -48,12 +54,23 @@ def stacks_of(model: nn.Module) -> Stacks:
     if getattr(config, "is_encoder_decoder", False):
         return Stacks(_named(model, model.get_encoder()), _named(model, model.get_decoder()))  # type: ignore[operator]
     trunk = getattr(model, "base_model", None)
-    if trunk is None or "inputs_embeds" not in inspect.signature(trunk.forward).parameters:
+    stack = None if trunk is None else _innermost(trunk)
+    if stack is None:
         raise SiteError(
             f"{type(model).__name__}: expected a model that takes tokens, found none that takes inputs_embeds"
         )
-    site = _named(model, trunk)
-    return Stacks(None, site) if _is_causal(trunk) else Stacks(site, None)
+    site = _named(model, stack)
+    return Stacks(None, site) if _is_causal(stack) else Stacks(site, None)
+
+
+def _innermost(module: nn.Module) -> nn.Module | None:
+    """The module that runs the layers: a head may call it directly, past those around it (OPT)."""
+    inner = [c for c in module.children() if any(isinstance(m, nn.ModuleList) for m in c.modules())]
+    found = [stack for child in inner if (stack := _innermost(child)) is not None]
+    if len(found) == 1:
+        return found[0]
+    takes = "inputs_embeds" in inspect.signature(module.forward).parameters
+    return module if takes and hasattr(module, "get_input_embeddings") else None
 
 
 def _named(model: nn.Module, wanted: nn.Module) -> Site:
@@ -62,7 +79,8 @@ def _named(model: nn.Module, wanted: nn.Module) -> Site:
 
 
 def _is_causal(stack: nn.Module) -> bool:
-    return any(getattr(module, "is_causal", False) for module in stack.modules())
+    said: bool | None = getattr(getattr(stack, "config", None), "is_causal", None)
+    return any(getattr(module, "is_causal", False) for module in stack.modules()) if said is None else said
 
 
 def is_rotary(model: nn.Module) -> bool:
@@ -75,13 +93,40 @@ def takes_positions(stack: nn.Module) -> bool:
     return "position_ids" in inspect.signature(stack.forward).parameters
 
 
+def counts_distances(stack: nn.Module) -> bool:
+    """Whether positions enter only as distances between tokens, as in T5."""
+    return any("relative_attention_bias" in name for name, _ in stack.named_modules())
+
+
+def _position_table(stack: nn.Module, takes: str) -> Any:
+    """The table of learned positions that has or is called with ``takes``; most have neither."""
+    tables = (m for name, m in stack.named_modules() if isinstance(m, nn.Embedding) and "position" in name)
+    return next(
+        (t for t in tables if getattr(t, takes, None) is not None or takes in inspect.signature(t.forward).parameters),
+        None,
+    )
+
+
+def first_position(stack: nn.Module) -> int:
+    """Where a stack begins to count: 0, or, as in RoBERTa, after the number that stands for padding."""
+    table = _position_table(stack, "padding_idx")
+    return 0 if table is None else int(table.padding_idx) + 1
+
+
 def positions_of(call: Call) -> Tensor:
-    """The positions of a call's tokens, ``[batch, tokens]``: as given, or counted on from the cache."""
+    """The positions of a call's tokens, ``[batch, tokens]``: as given, or as the stack itself would count them."""
     given: Tensor | None = call.inputs.get("position_ids")
-    if given is None:
-        past, tokens = call.past, call.tokens
-        given = torch.arange(past, past + tokens.shape[1], device=tokens.device)[None]
-    return given.expand(call.batch, -1)
+    if given is not None:
+        return given.expand(call.batch, -1)
+    mask: Tensor | None = call.inputs.get("attention_mask")
+    past, tokens, first = call.past, call.tokens, first_position(call.module)
+    if first and tokens.dim() == 2:  # padding is not counted
+        text = (tokens != first - 1).long()
+        return (text.cumsum(dim=1) + past) * text + first - 1
+    if mask is not None and not mask[:, 0].all() and _position_table(call.module, "attention_mask") is not None:
+        raise AttachError("position_ids: expected them where padding is on the left; pass attention_mask.cumsum(1) - 1")
+    counted = torch.arange(past, past + tokens.shape[1], device=tokens.device) + first
+    return counted.expand(call.batch, -1)
 
 
 def shift_positions(call: Call, by: int) -> None:
@@ -91,9 +136,15 @@ def shift_positions(call: Call, by: int) -> None:
 
 
 def widen_mask(mask: Tensor | None, seen: Tensor, tokens: int, *, front: bool) -> Tensor:
-    """A padding mask ``[batch, tokens]`` with ``seen`` ``[batch, p]`` before or behind it."""
+    """A padding mask ``[batch, tokens]`` with ``seen`` ``[batch, p]`` before or behind it.
+
+    Raises:
+        AttachError: the mask is of another form.
+    """
     if mask is None:
         mask = torch.ones(seen.shape[0], tokens, dtype=torch.long, device=seen.device)
+    if mask.dim() != 2:
+        raise AttachError(f"attention_mask: expected [batch, tokens] beside a prompt, found {list(mask.shape)}")
     return torch.cat([seen.to(mask.dtype), mask] if front else [mask, seen.to(mask.dtype)], dim=1)
 
 
@@ -123,13 +174,28 @@ def record(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tenso
 
 
 @contextlib.contextmanager
-def listening(model: nn.Module) -> Iterator[None]:
-    """Within this context the model's attention is ours, as it is when a delta acts there."""
-    former = listen(model)
+def listening(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Within this context the attention ``modules`` of a model are ours, as they are when a delta acts there."""
+    if all(is_listening(module) for module in modules):
+        yield
+        return
+    listen(model)
     try:
         yield
     finally:
-        unlisten(model, former)
+        unlisten(model)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within this context no module of ``model`` is in training; each is as it was afterwards."""
+    former = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in former.items():
+            module.training = training
 
 
 @contextlib.contextmanager
@@ -145,6 +211,54 @@ def without_checkpoints(stack: nn.Module) -> Iterator[None]:
             layer.gradient_checkpointing = True
 
 
+class Holder(Protocol):
+    """Something that holds what stands in front of an attention module during a call."""
+
+    front: list[Rows]
+
+
+CHECKPOINT = "_gradient_checkpointing_func"
+"""Where ``transformers`` and ``diffusers`` keep a layer's checkpointing function; no public call changes it alone."""
+
+
+@contextlib.contextmanager
+def handed_to_checkpoints(stack: nn.Module, holders: Mapping[str, Holder]) -> Iterator[None]:
+    """Hand each checkpointed layer what ``holders``, by module name, have for it, so that it is there in backward too.
+
+    It goes there as arguments, so gradients flow back whichever way the layer is checkpointed.
+    """
+    former: dict[nn.Module, Any] = {}
+    for place, layer in stack.named_modules():
+        if getattr(layer, "gradient_checkpointing", False) and CHECKPOINT in vars(layer):
+            inside = [holder for name, holder in holders.items() if f"{name}.".startswith(f"{place}." if place else "")]
+            former[layer] = vars(layer)[CHECKPOINT]
+            setattr(layer, CHECKPOINT, partial(_checkpoint, former[layer], inside))
+    try:
+        yield
+    finally:
+        for layer, function in former.items():
+            setattr(layer, CHECKPOINT, function)
+
+
+def _checkpoint(function: Callable[..., Any], holders: list[Holder], run: Callable[..., Any], *args: Any) -> Any:
+    """Checkpoint ``run`` with ``function``, with what ``holders`` have now whenever that is."""
+    fronts = [holder.front for holder in holders]
+    handed = [tensor for front in fronts for rows in front for tensor in (rows.keys, rows.values)]
+
+    def run_with(*given: Any) -> Any:
+        rest = iter(given)
+        former = [holder.front for holder in holders]
+        for holder, front in zip(holders, fronts, strict=True):
+            holder.front = [Rows(next(rest), next(rest), rows.taken) for rows in front]
+        try:
+            return run(*rest)
+        finally:
+            for holder, front in zip(holders, former, strict=True):
+                holder.front = front
+
+    return function(run_with, *handed, *args)
+
+
 def rotated(model: nn.Module, attention: nn.Module, keys: Tensor, by: int) -> Tensor:
     """Keys ``[kv_heads, p, head_dim]`` moved ``by`` positions, with the model's own rotation.
 
@@ -155,9 +269,10 @@ def rotated(model: nn.Module, attention: nn.Module, keys: Tensor, by: int) -> Te
         return keys
     rotary: Any = next(module for module in model.modules() if "Rotary" in type(module).__name__)
     apply = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
-    if apply is None or "position_ids" not in inspect.signature(rotary.forward).parameters:
+    if apply is None or list(inspect.signature(rotary.forward).parameters) != ["x", "position_ids"]:
         raise SiteError(f"{type(attention).__name__}: expected rotary positions of the usual form, found others")
     positions = torch.full((1, keys.shape[1]), by, device=keys.device)
     cos, sin = rotary(keys, positions)
-    turned: Tensor = apply(keys[None], keys[None], cos, sin)[1][0]
-    return turned / getattr(rotary, "attention_scaling", 1.0)
+    turning, rest = keys.split([cos.shape[-1], keys.shape[-1] - cos.shape[-1]], dim=-1)  # some models turn a part
+    turned: Tensor = apply(turning[None], turning[None], cos, sin)[1][0]
+    return torch.cat([turned / getattr(rotary, "attention_scaling", 1.0), rest], dim=-1)

@@ -1,4 +1,4 @@
-"""The demo's task: a free-text note about money in, one strict JSON record out.
+"""The demo's task: read a free-text note about money, and answer with one strict JSON record.
 
     Lunch at Noodle Bar came to 34.50 euros on 3 March.
     {"payee": "Noodle Bar", "amount": 34.5, "currency": "EUR", "date": "03-03", "category": "meals"}
@@ -128,7 +128,8 @@ def parse(text: str) -> dict[str, Any] | None:
 
 def _same(name: str, found: object, wanted: object) -> bool:
     if name == "amount":
-        return _number(found) == _number(wanted)
+        number = _number(found)
+        return number is not None and number == _number(wanted)
     return isinstance(found, str) and found.casefold().split() == str(wanted).casefold().split()
 
 

@@ -17,20 +17,32 @@ def atomic_files(folder: Path) -> Iterator[Path]:
     """A scratch folder whose files take their places in ``folder`` when the block ends well.
 
     Everything is written and flushed to the disk before the first file is renamed, so a reader, or a crash at any
-    moment, finds each file old or new and never in part. Files are renamed in the order in which they were made.
+    moment, finds each file old or new and never in part. They are as readable as any new file, though safetensors
+    makes its own private.
     """
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
     try:
         yield scratch
-        written = sorted(scratch.iterdir(), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        written = sorted(scratch.iterdir())
+        mode = _usual_mode(scratch)
         for file in written:
+            file.chmod(mode)
             _flush(file)
         for file in written:
             os.replace(file, folder / file.name)
         _flush(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The permissions of a new file; the umask itself can not be read without changing it."""
+    file = folder / ".mode"
+    file.touch()
+    mode = file.stat().st_mode
+    file.unlink()
+    return mode
 
 
 def _flush(path: Path) -> None:

@@ -13,7 +13,7 @@ the settings of another. A file without that header is PEFT's, and ``adapter_con
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,15 @@ from torch import Tensor, nn
 
 import deltatune
 from deltatune import methods
-from deltatune.attachment.bank import unwrap
+from deltatune.attachment.bank import bank_of, bare, unwrap
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import add, check_name
 from deltatune.attachment.part import Part, Replacement
-from deltatune.errors import ConfigError, FileFormatError
+from deltatune.errors import AttachError, ConfigError, DeltaError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.card import write_card
 from deltatune.io.identity import check_base, identify
-from deltatune.io.peft_layout import is_redundant, short_names
+from deltatune.io.peft_layout import PREFIX, is_redundant, short_names
 from deltatune.methods.base import Method
 
 __all__ = ["CONFIG", "TENSORS", "Description", "describe", "load", "restore", "save"]
@@ -61,21 +61,26 @@ def save(
 
     Raises:
         FileFormatError: the delta holds NaN or infinity.
-        AttachError: the delta was detached.
+        AttachError: the delta was detached, or deltas are merged: trained biases and the base's identity are read off
+            the base's own weights.
     """
     model, folder = delta.model, Path(folder)
-    tensors = {
-        f"{site}.{name}": _writable(f"{site}.{name}", tensor, dtype)
-        for site, part in delta.items()
-        for name, tensor in part.export(model.get_submodule(site)).items()
-    }
-    tensors = {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
+    if bank_of(model).merged is not None:
+        raise AttachError("deltas are merged into the weights; call dt.unmerge(model) before saving one")
+    with bare(model):
+        tensors = {
+            f"{site}.{name}": _writable(f"{site}.{name}", tensor, dtype)
+            for site, part in delta.items()
+            for name, tensor in part.export(model.get_submodule(site)).items()
+        }
+        tensors = {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
+        base = identify(model, without=_replaced(delta))
     about = {
         "format": FORMAT,
         "version": deltatune.__version__,
         "name": delta.name,
         "method": delta.method.to_config(),
-        "base": identify(model, without=_replaced(delta)),
+        "base": base,
     }
     with atomic_files(folder) as scratch:
         save_file(tensors, scratch / TENSORS, metadata={"format": "pt", "deltatune": json.dumps(about, sort_keys=True)})
@@ -110,12 +115,16 @@ def load(
     about = describe(folder)
     name = name or about.name
     check_name(model, name)
-    if check_base and about.base is not None:
-        _check_base(model, about)
-    delta = Delta(name, about.method, _shape_only(model, about))
-    tensors = _read(model, delta, about)
-    _materialise(model, delta)
-    _restore(model, delta, tensors)
+    with bare(model):
+        if check_base and about.base is not None:
+            _check_base(model, about)
+        delta = Delta(name, about.method, _shape_only(model, about))
+        tensors = _read(model, delta, about)
+        if about.method.is_whole_in_file:
+            _materialise(model, delta)
+        else:
+            delta = Delta(name, about.method, about.method.bind(model))
+        _restore(model, delta, tensors)
     return add(model, delta if trainable else delta.freeze())
 
 
@@ -123,10 +132,14 @@ def restore(delta: Delta, folder: str | Path) -> None:
     """Put the tensors that ``folder`` holds into a delta that is attached, as a resumed training run does.
 
     Raises:
-        FileFormatError: as for :func:`load`.
+        FileFormatError: as for :func:`load`, or the file is of a delta with other settings.
     """
     about = describe(folder)
-    _restore(delta.model, delta, _read(delta.model, delta, about))
+    expected, found = delta.method.to_config(), about.method.to_config()
+    if about.base is not None and found != expected:
+        raise FileFormatError(f"{about.file}: expected a delta of {expected}, found one of {found}; attach that")
+    with bare(delta.model):
+        _restore(delta.model, delta, _read(delta.model, delta, about))
 
 
 class Description:
@@ -166,15 +179,17 @@ def describe(folder: str | Path) -> Description:
     try:
         about = json.loads(header)
         found, method = about["format"], methods.from_config(about["method"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        raise FileFormatError(
-            f"{path / TENSORS}: the header is damaged ({error}); take the file from its source again"
-        ) from None
+        raise _damaged(path / TENSORS, error) from None
     if found != FORMAT:
         raise FileFormatError(f"{path / TENSORS}: expected format {FORMAT}, found {found!r}; upgrade deltatune")
     return Description(path, method, str(about.get("name", "default")), about.get("base"), about)
+
+
+def _damaged(file: Path, error: Exception) -> FileFormatError:
+    return FileFormatError(f"{file}: the header is damaged ({error}); take the file from its source again")
 
 
 def _peft_config(model: nn.Module, delta: Delta, about: dict[str, Any]) -> dict[str, Any]:
@@ -195,11 +210,13 @@ def _peft_config(model: nn.Module, delta: Delta, about: dict[str, Any]) -> dict[
 
 
 def _writable(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    if not bool(torch.isfinite(tensor).all()):
-        raise FileFormatError(
-            f"{key}: expected finite numbers, found NaN or infinity; the run diverged, save an earlier one"
-        )
-    return tensor.to(dtype or tensor.dtype).contiguous().cpu()
+    written = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+    if not bool(torch.isfinite(written).all()):
+        reason = "the run diverged, save an earlier one"
+        if bool(torch.isfinite(tensor).all()):
+            reason = f"it holds numbers beyond {dtype}, choose another precision"
+        raise FileFormatError(f"{key}: expected finite numbers, found NaN or infinity; {reason}")
+    return written.contiguous().cpu()
 
 
 def _replaced(delta: Delta) -> set[str]:
@@ -207,9 +224,12 @@ def _replaced(delta: Delta) -> set[str]:
 
 
 def _check_base(model: nn.Module, about: Description) -> None:
-    whole = {site.name for site in about.method._trained_whole(model, {})}
-    assert about.base is not None
-    check_base(model, about.base, without=whole)
+    try:
+        check_base(model, about.base or {})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DeltaError):
+            raise
+        raise _damaged(about.file, error) from None
 
 
 def _shape_only(model: nn.Module, about: Description) -> dict[str, Part]:
@@ -222,11 +242,16 @@ def _expected(delta: Delta) -> dict[str, torch.Size]:
 
 
 def _read(model: nn.Module, delta: Delta, about: Description) -> dict[str, Tensor]:
-    """The tensors of the file, which must be exactly those of the delta's parts. Shapes are checked before any is read."""
-    expected = _expected(delta)
+    """The tensors of the file, which must be exactly those of the delta's parts, seen before any of them is read."""
     outlines = {key: torch.empty(shape, device="meta") for key, shape in about.shapes().items()}
     unpacked = delta.method.unpack(model, delta, outlines)
+    for site, part in delta.items():
+        own = f"{site}."
+        part.expect({key.removeprefix(own): o.shape for key, o in unpacked.items() if key.startswith(own)})
+    expected = _expected(delta)
     found = {key: outline.shape for key, outline in unpacked.items() if not is_redundant(key, expected)}
+    for key in _restated(model, about.file, found.keys() - expected.keys(), expected):
+        del found[key]
     faults = [f"{key} is missing" for key in expected if key not in found]
     faults += [f"{key} is not expected" for key in found if key not in expected]
     faults += [
@@ -240,6 +265,37 @@ def _read(model: nn.Module, delta: Delta, about: Description) -> dict[str, Tenso
     with _open(about.file) as file:
         keys: list[str] = file.keys()
         return delta.method.unpack(model, delta, {key: file.get_tensor(key) for key in keys})
+
+
+def _restated(model: nn.Module, file: Path, extra: Set[str], expected: Collection[str]) -> list[str]:
+    """Those of the keys ``extra`` under which the file repeats what is known.
+
+    PEFT writes an adapted embedding's own weight, and a tied parameter under each of its names.
+    """
+    if not extra:
+        return []
+    parameters = {name: p for name, p in model.named_parameters(remove_duplicate=False) if not p.is_meta}
+    plain = {key: key.replace(".base_layer.", ".") for key in (*extra, *expected)}
+    tied = {key: parameters.get(plain[key]) for key in expected}
+    restated = []
+    with _open(file) as tensors:
+        keys: list[str] = tensors.keys()
+        there = {key.removeprefix(PREFIX): key for key in keys}
+        for key in extra & there.keys():
+            own, tensor = parameters.get(plain[key]), tensors.get_tensor(there[key])
+            others = [other for other, parameter in tied.items() if parameter is own and other in there]
+            known = [] if own is None else [own, *(tensors.get_tensor(there[other]) for other in others)]
+            if any(_is_rounded(tensor, each.detach().cpu()) for each in known):
+                restated.append(key)
+    return restated
+
+
+def _is_rounded(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same but for the precision they are kept in."""
+    if one.shape != other.shape or not (one.is_floating_point() and other.is_floating_point()):
+        return False
+    step = max(torch.finfo(each.dtype).eps for each in (one, other))
+    return torch.allclose(one.double(), other.double(), rtol=2 * step, atol=1e-7)
 
 
 def _materialise(model: nn.Module, delta: Delta) -> None:
@@ -259,11 +315,11 @@ def _local(folder: str | Path) -> Path:
     if path.is_dir() or path.is_absolute() or str(folder).count("/") != 1 or str(folder).startswith("."):
         return path
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(snapshot_download(str(folder), allow_patterns=[TENSORS, CONFIG]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:  # not being found is one of these
         reason = str(error).strip().splitlines()[0]
         raise FileFormatError(
             f"{folder}: expected a folder or a hub id, found neither ({reason}); check the path"

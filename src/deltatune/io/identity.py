@@ -2,7 +2,8 @@
 
 A digest of the weights would tell apart what is the same for a delta: one base in float32 and in bfloat16, quantised
 or not. So the identity holds names, shapes, and a sample of values, compared within the coarser of the two
-precisions. Matrices that may be quantised are left out of the sample; norms, biases and embeddings stay.
+precisions. Half of the sample are norms, biases and embeddings, which stay as they are when a base is quantised; the
+rest is compared where it is not packed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attachment.layers import is_quantized
+from deltatune.attachment.layers import features, is_quantized
 from deltatune.attachment.sites import BANK
 from deltatune.errors import BaseMismatchError
 
 __all__ = ["check_base", "identify"]
 
-TENSORS, VALUES = 12, 8
+TENSORS, VALUES = 16, 8
 """How many parameters are sampled, and how many values of each."""
 
 
@@ -37,31 +38,30 @@ def identify(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, An
         "architecture": type(model).__name__,
         "model_type": getattr(config, "model_type", None),
         "name_or_path": getattr(config, "_name_or_path", None) or None,
+        "without": sorted(without),
         "shapes": _digest(parameters, model),
-        "dtype": str(next(iter(parameters.values())).dtype).removeprefix("torch.") if parameters else None,
-        "sample": {name: _sample(parameters[name]) for name in _sampled(parameters)},
+        "sample": {name: _sample(parameters[name]) for name in _sampled(model, parameters)},
     }
 
 
-def check_base(model: nn.Module, identity: dict[str, Any], *, without: Collection[str] = ()) -> None:
+def check_base(model: nn.Module, identity: dict[str, Any]) -> None:
     """Refuse a model that is not the base of ``identity``.
 
     Raises:
         BaseMismatchError: another architecture, other shapes or other weights.
     """
+    without = identity["without"]
     found = identify(model, without=without)
     for what in ("architecture", "shapes"):
-        if identity.get(what) != found[what]:
+        if identity[what] != found[what]:
             raise BaseMismatchError(
-                f"base {what}: expected {identity.get(what)} ({identity.get('name_or_path') or 'unnamed'}), found "
+                f"base {what}: expected {identity[what]} ({identity.get('name_or_path') or 'unnamed'}), found "
                 f"{found[what]} ({found['name_or_path'] or 'unnamed'}); load the base it was made on"
             )
     parameters = _own(model, without)
-    for name, values in (identity.get("sample") or {}).items():
+    for name, kept in identity["sample"].items():
         present = parameters.get(name)
-        if present is None or present.is_meta or not values:
-            continue
-        if not _same(torch.tensor(values, dtype=torch.float64), identity.get("dtype"), present):
+        if present is not None and _is_readable(model, name, present) and not _same(kept, _sample(present)):
             raise BaseMismatchError(
                 f"base weights: {name} differs from the base the delta was made on "
                 f"({identity.get('name_or_path') or 'unnamed'}); load that base, or pass check_base=False"
@@ -78,39 +78,50 @@ def _digest(parameters: dict[str, Tensor], model: nn.Module) -> str:
     """Of names and shapes; a packed weight counts by its features, so quantising changes nothing."""
     lines = []
     for name, parameter in parameters.items():
-        module = model.get_submodule(name.rpartition(".")[0])
-        packed = is_quantized(module) and name.endswith(".weight")
-        shape = (module.out_features, module.in_features) if packed else tuple(parameter.shape)
+        shape = tuple(parameter.shape)
+        if _is_packed(model, name):
+            shape = features(model.get_submodule(name.removesuffix(".weight")))[::-1]
         lines.append(f"{name} {shape}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def _sampled(parameters: dict[str, Tensor]) -> list[str]:
-    """Evenly spaced among the parameters that stay dense when a base is quantised."""
-    steady = [
-        name for name, p in parameters.items() if p.is_floating_point() and not p.is_meta and _stays_dense(name, p)
-    ]
-    if len(steady) <= TENSORS:
-        return steady
-    return [steady[round(i * (len(steady) - 1) / (TENSORS - 1))] for i in range(TENSORS)]
+def _sampled(model: nn.Module, parameters: dict[str, Tensor]) -> list[str]:
+    """Evenly spaced among the parameters that stay dense when a base is quantised, and among the others."""
+    readable = [name for name, parameter in parameters.items() if _is_readable(model, name, parameter)]
+    steady = [name for name in readable if parameters[name].dim() == 1 or "embed" in name]
+    others = [name for name in readable if name not in set(steady)]
+    return _spaced(steady, TENSORS // 2) + _spaced(others, TENSORS // 2)
 
 
-def _stays_dense(name: str, parameter: Tensor) -> bool:
-    return parameter.dim() == 1 or "embed" in name
+def _spaced(names: list[str], number: int) -> list[str]:
+    if len(names) <= number:
+        return names
+    return [names[round(i * (len(names) - 1) / (number - 1))] for i in range(number)]
 
 
-def _sample(parameter: Tensor) -> list[float]:
+def _is_readable(model: nn.Module, name: str, parameter: Tensor) -> bool:
+    """Whether the values of a parameter are there, and are not packed."""
+    there = parameter.is_floating_point() and not parameter.is_meta and parameter.numel() > 0
+    return there and not _is_packed(model, name)
+
+
+def _is_packed(model: nn.Module, name: str) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    return leaf == "weight" and is_quantized(model.get_submodule(owner))
+
+
+def _sample(parameter: Tensor) -> dict[str, Any]:
+    """Some values of a parameter, and the precision it is kept in."""
     flat = parameter.detach().reshape(-1)
     places = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).round().long()
-    return [float(value) for value in flat[places.to(flat.device)].double().cpu()]
+    values = [float(value) for value in flat[places.to(flat.device)].double().cpu()]
+    return {"dtype": str(parameter.dtype).removeprefix("torch."), "values": values}
 
 
-def _same(expected: Tensor, kept_as: str | None, present: Tensor) -> bool:
-    found = torch.tensor(_sample(present), dtype=torch.float64)
-    kept = getattr(torch, kept_as or "float32")
-    coarse = max(kept, present.dtype, key=lambda dtype: torch.finfo(dtype).eps)
-    if len(expected) != len(found):
-        return False
-    if kept == present.dtype:
-        return torch.equal(expected, found)
-    return torch.allclose(expected, found, rtol=2 * torch.finfo(coarse).eps, atol=1e-7)
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two samples are of the same values, each rounded to its own precision."""
+    if one["dtype"] == other["dtype"]:
+        return bool(one["values"] == other["values"])
+    step = max(torch.finfo(getattr(torch, sample["dtype"])).eps for sample in (one, other))
+    left, right = (torch.tensor(sample["values"], dtype=torch.float64) for sample in (one, other))
+    return left.shape == right.shape and torch.allclose(left, right, rtol=2 * step, atol=1e-7)

@@ -6,13 +6,26 @@ repeats or restates the base is dropped here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from deltatune.attachment.sites import base_modules
+from deltatune.attachment.sites import SEMANTIC, base_modules
 
-__all__ = ["PREFIX", "from_keys", "is_redundant", "short_names", "task_type", "to_keys"]
+__all__ = [
+    "PREFIX",
+    "as_modules",
+    "as_patterns",
+    "as_targets",
+    "from_keys",
+    "in_layers",
+    "is_redundant",
+    "short_names",
+    "task_type",
+    "to_keys",
+]
 
 PREFIX = "base_model.model."
 
@@ -49,6 +62,43 @@ _TASKS = {
     "ForQuestionAnswering": "QUESTION_ANS",
     "Model": "FEATURE_EXTRACTION",
 }
+
+
+_ANYWHERE = r"(.*\.)?"
+"""Before the end of a name in a pattern for the whole."""
+
+
+def as_targets(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    """PEFT's names of modules, a list of their ends or one pattern for the whole, as targets that mean the same."""
+    if names == "all-linear":
+        return ("all_linear",)
+    if isinstance(names, str):
+        return (f"({names})",)
+    return tuple(_ANYWHERE + name if name in SEMANTIC else name for name in names or ())
+
+
+def in_layers(
+    targets: tuple[str, ...], layers: int | Iterable[int], pattern: str | Iterable[str] | None
+) -> tuple[str, ...]:
+    """Targets in some layers of the stacks that PEFT's ``layers_pattern`` names, as patterns that mean the same."""
+    numbers = [layers] if isinstance(layers, int) else list(layers)
+    stacks = [pattern] if isinstance(pattern, str) else list(pattern or ())
+    place = rf"(.*?\.)?({'|'.join(stacks)})\.({'|'.join(map(str, numbers))})\."
+    return tuple(rf"{place}(.*\.)?{target.removeprefix(_ANYWHERE)}" for target in targets)
+
+
+def as_modules(names: Iterable[str] | None) -> tuple[str, ...]:
+    """PEFT's ``modules_to_save`` as one pattern: ends of names, of which a model may lack some.
+
+    PEFT itself lists both ``classifier`` and ``score`` for any classifier.
+    """
+    ends = "|".join(re.escape(name) for name in names or ())
+    return (f".*({ends})",) if ends else ()
+
+
+def as_patterns(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """PEFT's rank or alpha pattern: its keys are patterns for the end of a name, and the first that fits counts."""
+    return {rf"(.*\.)?({key})": value for key, value in reversed(list((settings or {}).items()))}
 
 
 def short_names(model: nn.Module, sites: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
+from deltatune.attachment.bank import find_bank
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.part import Params, Part, Replacement
 from deltatune.attachment.sites import Site, find_modules, fresh_heads
@@ -50,13 +51,24 @@ class Method(ABC):
     key: ClassVar[str]
     """The method's name in the table of methods, on the command line and in files."""
 
+    reads_the_rest: ClassVar[bool] = False
+    """Whether :meth:`from_peft_config` takes what no other method does."""
+
+    is_whole_in_file: ClassVar[bool] = True
+    """Whether a file holds all the tensors of a part; if not, it is put into parts made as for a fresh delta."""
+
     def __post_init__(self) -> None:
         for name in ("targets", "exclude", "train_also"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+                names = (value,) if isinstance(value, str) else tuple(value)
+                check(all(isinstance(each, str) for each in names), f"{self.key}.{name}", "names of modules", value)
+                object.__setattr__(self, name, names)
         if isinstance(self.layers, list):
             object.__setattr__(self, "layers", tuple(self.layers))
+        several = self.layers if isinstance(self.layers, tuple) else (self.layers,)
+        numbers = all(isinstance(each, (int, str)) for each in several if self.layers is not None)
+        check(numbers, f"{self.key}.layers", "numbers, ranges such as '2-5', 'first:4' or 'last:8'", self.layers)
 
     @abstractmethod
     def parts(self, model: nn.Module, device: torch.device | None) -> dict[str, Part]:
@@ -72,11 +84,13 @@ class Method(ABC):
         parts = self.parts(model, device)
         whole = self._trained_whole(model, parts)
         parts = {name: part for name, part in parts.items() if not any(_inside(name, site.name) for site in whole)}
-        return parts | {site.name: Replacement(site.module, device) for site in whole}
+        return parts | {site.name: Replacement(_answering(model, site), device) for site in whole}
 
     def _trained_whole(self, model: nn.Module, parts: Mapping[str, Part]) -> list[Site]:
         if self.train_also is not None:
-            return find_modules(model, self.train_also)
+            found = find_modules(model, self.train_also)
+            inner = {each.name for each in found for other in found if _inside(each.name, other.name) and each != other}
+            return [each for each in found if each.name not in inner]
         return [head for head in fresh_heads(model) if not any(_inside(name, head.name) for name in parts)]
 
     def learning_rate_scale(self, parameter: str) -> float:
@@ -146,6 +160,16 @@ def check(holds: bool, name: str, expected: str, found: object, hint: str = "") 
     """Raise a :class:`ConfigError` in the one form all settings use, unless ``holds``."""
     if not holds:
         raise ConfigError(f"{name}: expected {expected}, found {found!r}" + (f"; {hint}" if hint else ""))
+
+
+def _answering(model: nn.Module, site: Site) -> nn.Module:
+    """What answers at ``site`` now: the copy that the last delta trained there, or the base's own module."""
+    bank = find_bank(model)
+    if bank is None or site.name not in bank.hooks:
+        return site.module
+    parts = bank.hooks[site.name].parts.items()
+    copies = [part.copy for name, part in parts if isinstance(part, Replacement) and bank[name].enabled]
+    return copies[-1] if copies else site.module
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

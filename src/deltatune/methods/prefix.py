@@ -9,31 +9,45 @@ as in the first paper; without it they are the parameters themselves, as in P-tu
 saved is P_K and P_V, and a loaded prefix trains on without it.
 
 The rows start normal with deviation ``std``, or as the keys and values that the base computes for ``init_ids``; so the
-start is not the identity. They take no position away from the text: with rotary positions, rows that start from text
-stand where it would, right before position 0.
+start is not the identity. Rows that start from text stand where it would, right before the text: with rotary positions
+before position 0, so that the text keeps its own; with learned positions from 0, and the text is counted on from p.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deltatune.attachment.attention import attention_sites, heads_of
+from deltatune.attachment.attention import attention_sites, heads_of, width_in
 from deltatune.attachment.bank import find_bank
 from deltatune.attachment.calls import Call
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import disabled
 from deltatune.attachment.part import Params, Part, Rows, master_dtype
 from deltatune.attachment.sites import Site
-from deltatune.attachment.stacks import is_rotary, listening, record, rotated, shift_positions, stacks_of
+from deltatune.attachment.stacks import (
+    evaluating,
+    is_rotary,
+    listening,
+    record,
+    rotated,
+    shift_positions,
+    stacks_of,
+    takes_positions,
+)
 from deltatune.errors import ConfigError, SiteError
-from deltatune.io.peft_layout import task_type
+from deltatune.io.peft_layout import as_modules, task_type
 from deltatune.methods.base import Method, check
+from deltatune.methods.texts import token_ids
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["PrefixTuning"]
 
@@ -48,8 +62,9 @@ class PrefixTuning(Method):
         dropout: probability of dropping entries of the rows, in training only. Default: 0.
         std: deviation of the normal start. Default: 0.02.
         init_ids: token ids whose keys and values the rows start as; as many as ``tokens``. Not with ``hidden``.
-        shift_positions: count the text from p in models with learned positions, as Hugging Face PEFT does. Default:
-            false; files of PEFT set it.
+            :meth:`from_text` makes them. Default: none.
+        shift_positions: count the text from p in models with learned positions, as the papers' code and Hugging Face
+            PEFT do. Default: true; false leaves all positions to the text.
         targets: not used: every attention module is a site. ``layers`` and ``exclude`` hold.
 
     Raises:
@@ -63,7 +78,7 @@ class PrefixTuning(Method):
     dropout: float = 0.0
     std: float = 0.02
     init_ids: tuple[int, ...] | None = None
-    shift_positions: bool = False
+    shift_positions: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +91,19 @@ class PrefixTuning(Method):
             check(self.hidden is None, "prefix.init_ids", "no MLP beside it", self.hidden, "leave hidden out")
             check(len(self.init_ids) == self.tokens, "prefix.init_ids", f"{self.tokens} token ids", len(self.init_ids))
 
+    @classmethod
+    def from_text(cls, tokenizer: Any, text: str, tokens: int | None = None, **settings: Any) -> Self:
+        """A prefix that starts as ``text``.
+
+        Args:
+            tokenizer: of the base.
+            text: such as an instruction; repeated or cut to fill ``tokens``.
+            tokens: rows in front of each layer, p. Default: as many as the text has tokens.
+            **settings: the others.
+        """
+        ids = token_ids(tokenizer, text, tokens)
+        return cls(tokens=len(ids), init_ids=ids, **settings)
+
     def parts(self, model: nn.Module, device: torch.device | None) -> dict[str, Part]:
         sites = attention_sites(model, self.layers, self.exclude)
         made: dict[str, Part] = {}
@@ -86,15 +114,20 @@ class PrefixTuning(Method):
             made[site.name] = part
         if self.init_ids is not None and not (device is not None and device.type == "meta"):
             _start_from_text(model, sites, made, self.init_ids)
-        if self.shift_positions and not is_rotary(model):
-            made |= {site.name: PositionShift(self.tokens) for site in stacks_of(model) if site is not None}
+        if self.shift_positions:
+            made |= {site.name: PositionShift(self.tokens) for site in _shifted(model)}
         return made
 
     def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
         parts = _in_peft_order(model, delta)
         heads = {part.heads for part in parts.values()}
-        if len(heads) != 1 or getattr(model.config, "is_encoder_decoder", False):
-            raise ConfigError("prefix: Hugging Face PEFT reads one stack with equal heads; read it with deltatune")
+        one_stack = not getattr(model.config, "is_encoder_decoder", False) and task_type(model) is not None
+        shifts = self.shift_positions or not _shifted(model)
+        if len(heads) != 1 or len(parts) != len(attention_sites(model)) or not one_stack or not shifts:
+            raise ConfigError(
+                "prefix: Hugging Face PEFT reads one whole stack with equal heads and shifted positions; "
+                "read it with deltatune"
+            )
         number, width = heads.pop()
         return {
             "peft_type": "PREFIX_TUNING",
@@ -112,8 +145,8 @@ class PrefixTuning(Method):
     def from_peft_config(cls, config: Mapping[str, Any]) -> PrefixTuning | None:
         if config.get("peft_type") != "PREFIX_TUNING":
             return None
-        modules = tuple(config.get("modules_to_save") or ())
-        return cls(tokens=config["num_virtual_tokens"], shift_positions=True, train_also=modules)
+        modules = as_modules(config.get("modules_to_save"))
+        return cls(tokens=config["num_virtual_tokens"], train_also=modules)
 
     def pack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
         """PEFT's one tensor ``[p, layers * 2 * kv_width]`` in place of a pair for each layer, where PEFT has a form."""
@@ -173,7 +206,7 @@ class PrefixPart(Part):
         else:
             self.top = nn.Linear(method.hidden, 2 * width, **options)
             if trunk is None:
-                trunk = self.trunk = _Trunk(self.tokens, _width_in(attention), method.hidden, options)
+                trunk = self.trunk = _Trunk(self.tokens, width_in(attention), method.hidden, options)
             self.shared = (trunk,)
 
     def matrices(self) -> tuple[Tensor, Tensor]:
@@ -197,11 +230,21 @@ class PrefixPart(Part):
         keys, values = self.matrices()
         return {"keys": keys.detach(), "values": values.detach()}
 
+    @torch.no_grad()
     def restore(self, module: nn.Module, tensors: Params) -> None:
-        like: Tensor = next(self.parameters(), tensors["keys"])
-        self.keys = nn.Parameter(tensors["keys"].to(like))
-        self.values = nn.Parameter(tensors["values"].to(like))
-        self.trunk, self.top, self.shared = None, None, ()
+        if self.top is not None:  # what made the rows is done with
+            like, trains = self.top.weight, self.top.weight.requires_grad
+            self.keys, self.values = (
+                nn.Parameter(
+                    torch.empty_like(tensors[name], dtype=like.dtype, device=like.device), requires_grad=trains
+                )
+                for name in ("keys", "values")
+            )
+            self.trunk, self.top, self.shared = None, None, ()
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys.copy_(tensors["keys"])
+        self.values.copy_(tensors["values"])
 
 
 class _Trunk(nn.Module):
@@ -230,9 +273,13 @@ class PositionShift(Part):
         shift_positions(call, self.by)
 
 
-def _width_in(attention: nn.Module) -> int:
-    """The width of the hidden states that an attention module reads."""
-    return next(int(p.shape[1]) for p in attention.parameters() if p.dim() == 2)
+def _shifted(model: nn.Module) -> list[Site]:
+    """The stacks whose text has to be counted on from the rows: those that can be told positions, and learn them."""
+    try:
+        stacks = [site for site in stacks_of(model) if site is not None and takes_positions(site.module)]
+    except SiteError:  # it takes no tokens
+        return []
+    return [] if is_rotary(model) else stacks
 
 
 def _in_peft_order(model: nn.Module, delta: Delta) -> dict[str, PrefixPart]:
@@ -248,19 +295,12 @@ def _start_from_text(model: nn.Module, sites: list[Site], made: Mapping[str, Par
         raise SiteError("prefix.init_ids: expected attention in one stack, found several; start at random instead")
     tokens = torch.tensor([ids], device=next(model.parameters()).device)
     positions = torch.arange(-len(ids), 0, device=tokens.device)[None]
-    training, quiet = model.training, find_bank(model) is not None
-    with listening(model), record(site.module for site in sites) as noted:
-        inputs: dict[str, Any] = {"position_ids": positions} if is_rotary(model) else {}
-        try:
-            stack.module.eval()
-            if quiet:
-                with disabled(model):
-                    stack.module(input_ids=tokens, **inputs)
-            else:
-                stack.module(input_ids=tokens, **inputs)
-        finally:
-            model.train(training)
-    for site in sites:
+    inputs: dict[str, Any] = {"position_ids": positions} if is_rotary(model) else {}
+    modules = [site.module for site in sites]
+    alone = contextlib.nullcontext() if find_bank(model) is None else disabled(model)
+    with evaluating(model), alone, listening(model, modules), record(modules) as noted:
+        stack.module(input_ids=tokens, **inputs)
+    for site in (site for site in sites if site.module in noted):
         part = made[site.name]
         assert isinstance(part, PrefixPart)
         keys, values = noted[site.module]

@@ -7,40 +7,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attach.part import Params, Part, master_dtype
+from deltatune.attachment.layers import features
+from deltatune.attachment.part import Params, Part, master_dtype
 
 __all__ = ["Shift"]
 
+# These have their features in the dimension after the batch, all others in the last.
+CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+
 
 class Shift(Part):
-    """``out + δ`` with δ ``[out]`` starting at zero. A file holds the whole trained bias, b + δ, as PEFT's does."""
+    """``out + δ`` with δ ``[out]`` starting at zero. A file holds the whole trained bias, b + δ, as PEFT's does.
+
+    A linear module without a bias has b = 0; merging gives it one.
+    """
 
     is_linear = True
 
     def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
         super().__init__()
-        bias = module.get_parameter("bias")
-        options: dict[str, Any] = {"dtype": master_dtype(bias.dtype), "device": device or bias.device}
-        self.delta = nn.Parameter(torch.zeros(bias.shape, **options))
+        bias = getattr(module, "bias", None)
+        like = module.get_parameter("weight") if bias is None else bias
+        size = features(module)[1] if bias is None else len(bias)
+        self.channels_first = isinstance(module, CHANNELS_FIRST)
+        options: dict[str, Any] = {"dtype": master_dtype(like.dtype), "device": device or like.device}
+        self.delta = nn.Parameter(torch.zeros(size, **options))
 
     @staticmethod
     def fits(module: nn.Module) -> bool:
-        """Whether ``module`` adds a bias to the last dimension of its output."""
+        """Whether ``module`` adds a bias of its own to its output."""
         bias = getattr(module, "bias", None)
-        return isinstance(bias, nn.Parameter) and bias.dim() == 1 and not isinstance(module, nn.modules.conv._ConvNd)
+        return isinstance(bias, nn.Parameter) and bias.dim() == 1 and not any(module.children())
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        return out + self.delta.to(out.dtype)
+        delta = self.delta.to(out.dtype)
+        return out + (delta.view(-1, *[1] * (out.dim() - 2)) if self.channels_first else delta)
 
     def shapes(self) -> dict[str, torch.Size]:
         return {"bias": self.delta.shape}
 
     def export(self, module: nn.Module) -> Params:
-        return {"bias": module.get_parameter("bias").detach().to(self.delta) + self.delta.detach()}
+        return {"bias": self.delta.detach() + self._bias(module)}
 
     @torch.no_grad()
     def restore(self, module: nn.Module, tensors: Params) -> None:
-        self.delta.copy_(tensors["bias"].to(self.delta) - module.get_parameter("bias").to(self.delta))
+        self.delta.copy_(tensors["bias"].to(self.delta) - self._bias(module))
+
+    def _bias(self, module: nn.Module) -> Tensor:
+        bias = getattr(module, "bias", None)
+        return torch.zeros_like(self.delta) if bias is None else bias.detach().to(self.delta)
 
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
-        return params | {"bias": params["bias"] + weight * self.delta.detach().to(params["bias"])}
+        bias = params.get("bias")
+        change = weight * self.delta.detach().to(params["weight"] if bias is None else bias)
+        return params | {"bias": change if bias is None else bias + change}

@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from deltatune.attach.delta import Delta
-from deltatune.attach.lifecycle import deltas
+from deltatune.attachment.bank import bare
+from deltatune.attachment.delta import Delta
+from deltatune.attachment.lifecycle import deltas
 from deltatune.errors import DeltaError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.files import describe, restore, save
@@ -40,7 +42,7 @@ def save_states(model: nn.Module, folder: Path) -> None:
     """Write what training goes on from: every tensor of every delta, as it is."""
     for name, place in delta_folders(model, folder).items():
         with atomic_files(place) as scratch:
-            save_file(deltas(model)[name].state_dict(), scratch / STATE)
+            save_file(_distinct(deltas(model)[name]), scratch / STATE)
 
 
 def restore_deltas(model: nn.Module, folder: Path) -> None:
@@ -52,14 +54,30 @@ def restore_deltas(model: nn.Module, folder: Path) -> None:
     for name, place in delta_folders(model, folder).items():
         state = place / STATE
         if state.exists():
-            _load_state(deltas(model)[name], state)
+            with bare(model):
+                _load_state(deltas(model)[name], state)
         else:
             restore(deltas(model)[name], place)
 
 
+def _distinct(delta: Delta) -> dict[str, Tensor]:
+    """The state of a delta; a tensor that several of its parts share is there once."""
+    seen: set[tuple[int, torch.Size]] = set()
+    state: dict[str, Tensor] = {}
+    for name, tensor in delta.state_dict().items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in seen or not tensor.numel():
+            seen.add(place)
+            state[name] = tensor
+    return state
+
+
 def _load_state(delta: Delta, file: Path) -> None:
     try:
-        delta.load_state_dict(load_file(file))
+        tensors = load_file(file)
+        if tensors.keys() != _distinct(delta).keys():
+            raise RuntimeError("it holds other tensors")
+        delta.load_state_dict(tensors, strict=False)
     except (RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise FileFormatError(

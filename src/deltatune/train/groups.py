@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from deltatune.attach.bank import bank_of, unwrap
+from deltatune.attachment.bank import bank_of, unwrap
 from deltatune.errors import AttachError
 
 __all__ = ["parameter_groups"]
@@ -16,7 +16,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
     """The groups to give to any ``torch.optim`` optimiser.
 
     A method may ask for another learning rate for some of its tensors (LoRA+ does). Biases, norms and other vectors
-    do not decay.
+    do not decay, nor do entries taken from such.
 
     Args:
         model: a model with deltas.
@@ -30,8 +30,9 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float = 0.0) -> 
     for delta in bank_of(unwrap(model)):
         for name, parameter in delta.named_parameters():
             if parameter.requires_grad:
+                part, _, attribute = name.removeprefix("parts.").partition(".")
                 rate = lr * delta.method.learning_rate_scale(name)
-                decay = weight_decay if parameter.dim() > 1 else 0.0
+                decay = weight_decay if delta.part(int(part)).decays(attribute) else 0.0
                 group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
                 group["params"].append(parameter)
     if not groups:

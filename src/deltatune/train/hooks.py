@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from deltatune.attach.bank import bank_of, unwrap
-from deltatune.attach.delta import Delta
+from deltatune.attachment.bank import bank_of, unwrap
+from deltatune.attachment.delta import Delta
 
 __all__ = ["Step", "Steps", "on_step", "prepare"]
 
@@ -74,6 +74,7 @@ class Steps:
                 step.restore_learning_rates()
                 delta.method.after_step(delta, step)
                 delta.steps += 1
+        bank_of(self.model).in_place.renew()
 
 
 def on_step(model: nn.Module, optimizer: torch.optim.Optimizer, *, total_steps: int | None = None) -> Steps:

@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 from transformers.trainer_optimizer import is_optimizer_factory
 
-from deltatune.attach.bank import bank_of, unwrap
+from deltatune.attachment.bank import bank_of, unwrap
 from deltatune.errors import DataError, FileFormatError
 from deltatune.train.checkpoints import last_whole_checkpoint, restore_deltas, save_deltas, save_states
 from deltatune.train.groups import parameter_groups

@@ -1,0 +1,88 @@
+"""From a run's settings to the arguments of `transformers`' trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from typing import Any
+
+import torch
+import transformers
+
+from deltatune.errors import ConfigError
+from deltatune.train.config import RunConfig
+
+__all__ = ["total_steps", "training_arguments"]
+
+
+def training_arguments(config: RunConfig) -> transformers.TrainingArguments:
+    """The arguments of `transformers`' trainer that the settings stand for.
+
+    Raises:
+        ConfigError: `train.extra` or another setting is refused there.
+    """
+    train = config.train
+    known = {field.name for field in dataclasses.fields(transformers.TrainingArguments) if field.init}
+    checkpointing = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if n in known)
+    settings: dict[str, Any] = {
+        "output_dir": config.output,
+        "num_train_epochs": train.epochs,
+        "max_steps": train.max_steps or -1,
+        "per_device_train_batch_size": train.batch_size,
+        "per_device_eval_batch_size": train.eval_batch_size or train.batch_size,
+        "gradient_accumulation_steps": train.gradient_accumulation,
+        "learning_rate": train.learning_rate,
+        "lr_scheduler_type": train.scheduler,
+        "warmup_steps": train.warmup_steps,
+        "weight_decay": train.weight_decay,
+        "optim": train.optimizer,
+        "max_grad_norm": train.max_grad_norm,
+        "seed": train.seed,
+        checkpointing: train.gradient_checkpointing,
+        "bf16": train.precision == "bf16",
+        "fp16": train.precision == "fp16",
+        "torch_compile": train.compile,
+        "logging_steps": train.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # a run that diverges should show it
+        "save_strategy": "steps" if train.save_steps else "epoch",
+        "save_steps": train.save_steps or 500,
+        "save_total_limit": train.save_total_limit,
+        "eval_strategy": ("steps" if train.eval_steps else "epoch") if _evaluates(config) else "no",
+        "eval_steps": train.eval_steps,
+        "report_to": train.report_to if isinstance(train.report_to, str) else list(train.report_to),
+        "include_num_input_tokens_seen": "non_padding",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "use_cpu": config.base.device == "cpu" or not torch.accelerator.is_available(),
+        "disable_tqdm": True,
+    }
+    for name in train.extra:
+        if name not in known or name == "output_dir":
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"train.extra.{name}: expected a setting of transformers.TrainingArguments, found an unknown one; "
+                + (f"did you mean {near[0]!r}?" if near else "remove it")
+            )
+    try:
+        return transformers.TrainingArguments(**{**settings, **train.extra})
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"train: {' '.join(str(error).split())}; change the setting") from None
+
+
+def _evaluates(config: RunConfig) -> bool:
+    return bool(config.data.eval or config.data.eval_share)
+
+
+def total_steps(config: RunConfig, examples: int, world: int = 1) -> int:
+    """How many optimiser steps a run has.
+
+    Args:
+        config: its settings.
+        examples: how many training examples there are.
+        world: how many processes train together.
+    """
+    train = config.train
+    batches = math.ceil(examples / (train.batch_size * world))
+    return train.max_steps or math.ceil(train.epochs * max(math.ceil(batches / train.gradient_accumulation), 1))

@@ -1,0 +1,264 @@
+"""A training run from its settings to its folder.
+
+::
+
+    output/
+      config.yaml      the settings, defaults filled in
+      log.jsonl        what was logged, a JSON object a line
+      checkpoint-N/    to go on from
+      final/           the trained deltas with a model card, the tokenizer and the settings
+      loss.png         the loss curve
+      metrics.json     the results; written last
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from rich.console import Console
+from transformers import PrinterCallback, TrainerCallback
+
+from deltatune.attachment.summary import summary
+from deltatune.errors import ConfigError, DeltaError
+from deltatune.train.arguments import total_steps, training_arguments
+from deltatune.train.checkpoints import last_whole_checkpoint
+from deltatune.train.collate import Collator
+from deltatune.train.config import RunConfig
+from deltatune.train.config_file import config_text
+from deltatune.train.encode import EncodedSet
+from deltatune.train.folder import RunFolder
+from deltatune.train.plot import can_plot, plot_loss
+from deltatune.train.progress import ProgressCallback, memory_bytes, print_header, print_sample
+from deltatune.train.run_trainer import AtTheEnd, RunTrainer, WriteLog
+from deltatune.train.setup import Setup, set_up
+
+__all__ = ["Interrupted", "RunResult", "dry_run", "quiet", "run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    folder: Path
+    final: Path
+    """The trained deltas; of several, each in a folder of its name."""
+    metrics: dict[str, Any]
+    """As in `metrics.json`."""
+    is_main: bool = True
+    """Whether this is the process that prints and writes."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted; the message says from where it can go on."""
+
+
+def run(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    console: Console | None = None,
+) -> RunResult:
+    """Train as `config` says.
+
+    Under `accelerate launch` every process calls this; only the main one prints and writes.
+
+    Args:
+        config: the settings.
+        resume: go on from the last whole checkpoint of `config.output`. Without one the run starts afresh.
+        overwrite: delete the run that is in `config.output`.
+        progress: print a header, a sample and how the run goes on. Default: true.
+        console: where to. Default: standard output.
+
+    Returns:
+        Where the results are, and the results.
+
+    Raises:
+        ConfigError: settings or data can not be used, or the folder holds a run already.
+        DeltaError: training failed.
+        Interrupted: the user pressed Ctrl-C while it trained.
+    """
+    folder = RunFolder(Path(config.output))
+    with quiet():
+        args = training_arguments(config)
+        main = args.process_index == 0
+        console = (console or Console()) if progress and main else Console(quiet=True)
+        if main:
+            folder.check(resume=resume, overwrite=overwrite)
+        setup = set_up(config)
+        checkpoint = last_whole_checkpoint(setup.base.model, folder.path) if resume else None
+        steps = total_steps(config, len(setup.train.examples), args.world_size)
+        print_header(console, setup, summary(setup.base.model), steps=steps, world=args.world_size)
+        print_sample(console, setup)
+        if checkpoint and _step_of(checkpoint) >= steps and folder.is_finished:
+            console.print(f"finished already, after {steps:,} steps; nothing to do")
+            return RunResult(folder.path, folder.final, folder.read_metrics(), main)
+        if resume:
+            console.print(
+                f"going on from {checkpoint}" if checkpoint else "no checkpoint to go on from: from the start"
+            )
+        if main:
+            folder.begin(config_text(setup.config), overwrite=overwrite, step=_step_of(checkpoint))
+        return _train(setup, args, folder, checkpoint, steps, console)
+
+
+def dry_run(config: RunConfig, *, console: Console | None = None) -> dict[str, Any]:
+    """Do all that a run does before its first step, without the weights, and tell what it would train.
+
+    Args:
+        config: the settings.
+        console: where to print the header and a sample. Default: standard output.
+
+    Raises:
+        DeltaError: as for `run`.
+    """
+    with quiet():
+        args = training_arguments(config)
+        setup = set_up(config, shapes_only=True)
+        counted = summary(setup.base.model)
+        steps = total_steps(config, len(setup.train.examples), args.world_size)
+        console = console or Console()
+        print_header(console, setup, counted, steps=steps, world=args.world_size)
+        print_sample(console, setup)
+    return {
+        "base_parameters": counted.base_parameters,
+        "trainable_parameters": counted.trainable_parameters,
+        "share": counted.trainable_parameters / max(counted.base_parameters, 1),
+        "steps": steps,
+        "train": _counts(setup.train),
+        "eval": None if setup.eval is None else _counts(setup.eval),
+    }
+
+
+def _counts(data: EncodedSet) -> dict[str, int]:
+    counts = {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name not in ("examples", "labels")}
+    return {"examples": len(data.examples), **counts}
+
+
+def _train(
+    setup: Setup,
+    args: transformers.TrainingArguments,
+    folder: RunFolder,
+    checkpoint: Path | None,
+    steps: int,
+    console: Console,
+) -> RunResult:
+    bar = ProgressCallback(console)
+    trainer = _trainer(setup, args, [AtTheEnd(), WriteLog(folder), bar])
+    seconds = 0.0
+    try:
+        if checkpoint and _step_of(checkpoint) >= steps:  # only the result is missing
+            trainer.take_over(checkpoint)
+        else:
+            output = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            seconds = output.metrics["train_runtime"]
+    except KeyboardInterrupt:
+        raise Interrupted(_how_to_go_on(setup, folder)) from None
+    finally:
+        bar.close()
+    metrics = _metrics(trainer, seconds)
+    if trainer.is_world_process_zero():
+        _finish(trainer, setup, folder, metrics, console)
+    return RunResult(folder.path, folder.final, metrics, trainer.is_world_process_zero())
+
+
+def _trainer(setup: Setup, args: transformers.TrainingArguments, callbacks: list[TrainerCallback]) -> RunTrainer:
+    try:
+        trainer = RunTrainer(
+            setup.base.model,
+            args,
+            train_dataset=setup.train.examples,
+            eval_dataset=setup.eval.examples if setup.eval else None,
+            data_collator=Collator.of(setup.base.tokenizer),
+            processing_class=setup.base.tokenizer,
+            callbacks=callbacks,
+        )
+    except DeltaError:
+        raise
+    except (ImportError, RuntimeError, ValueError) as error:  # such as a tracker of report_to that is not installed
+        raise ConfigError(f"train: {' '.join(str(error).split())}") from None
+    trainer.setup = setup
+    trainer.remove_callback(PrinterCallback)
+    trainer.card = _facts(setup)
+    return trainer
+
+
+def _finish(trainer: RunTrainer, setup: Setup, folder: RunFolder, metrics: dict[str, Any], console: Console) -> None:
+    scores = {name: value for name, value in metrics.items() if name.endswith(_SCORES) and isinstance(value, float)}
+    shown = {name.replace("_", " ").capitalize(): f"{value:.4f}" for name, value in scores.items()}
+    trainer.card |= {"Steps": metrics["steps"], **shown}
+    trainer.save_model(str(folder.final))
+    folder.write({folder.config.name: config_text(setup.config)}, folder.final)
+    if can_plot():
+        plot_loss(folder.read_log(), folder.plot, setup.config.output)
+    else:
+        console.print('no loss.png: matplotlib is not installed; run pip install "deltatune\\[plot]"')
+    folder.write_metrics(metrics)
+
+
+_SCORES = ("loss", "accuracy", "macro_f1", "perplexity")
+
+
+def _metrics(trainer: RunTrainer, seconds: float) -> dict[str, Any]:
+    """The results: over the whole run as far as they can be, also if it was resumed."""
+    state = trainer.state
+    logged = [entry for entry in state.log_history if "loss" in entry]
+    before = [0, *(entry["step"] for entry in logged)]
+    spans = [entry["step"] - start for entry, start in zip(logged, before, strict=False)]
+    losses = sum(entry["loss"] * span for entry, span in zip(logged, spans, strict=True))
+    evaluations = [entry for entry in state.log_history if "eval_loss" in entry]
+    return {
+        "steps": state.global_step,
+        "epochs": round(state.epoch or 0.0, 4),
+        "train_loss": losses / max(sum(spans), 1),
+        "last_loss": logged[-1]["loss"] if logged else None,
+        **{name: value for name, value in (evaluations[-1] if evaluations else {}).items() if name.startswith("eval_")},
+        "tokens": state.num_input_tokens_seen,
+        "seconds": round(seconds, 3),
+        "memory_bytes": memory_bytes(),
+    }
+
+
+def _facts(setup: Setup) -> dict[str, object]:
+    """What a model card says of the training."""
+    config, train = setup.config, setup.config.train
+    batch = train.batch_size * train.gradient_accumulation
+    return {
+        "Task": setup.base.task,
+        "Trained on": f"{Path(config.data.train).name}: {setup.train}",
+        "Schedule": f"{train.optimizer}, {train.scheduler} from {train.learning_rate:g}, {batch} examples a step",
+        "Seed": train.seed,
+    } | ({"Classes": ", ".join(setup.train.labels.names)} if setup.train.labels else {})
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+
+
+def _how_to_go_on(setup: Setup, folder: RunFolder) -> str:
+    last = last_whole_checkpoint(setup.base.model, folder.path)
+    if last is None:
+        return "there is no checkpoint yet; set train.save_steps to have the first one earlier"
+    return f"the last checkpoint is {last}; go on with --resume"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the loggers of the libraries below to errors: what a user should know, the run itself says."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "accelerate", "bitsandbytes", "datasets", "torch")]
+    former = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, former, strict=True):
+            logger.setLevel(level)

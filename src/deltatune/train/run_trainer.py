@@ -1,0 +1,68 @@
+"""The trainer of a run: exact evaluation, a log in the run's folder, and nothing lost at the last step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerState
+
+from deltatune.train.checkpoints import FILES, restore_deltas
+from deltatune.train.evaluate import score
+from deltatune.train.folder import RunFolder
+from deltatune.train.setup import KINDS, Setup
+from deltatune.train.trainer import Trainer
+
+__all__ = ["AtTheEnd", "RunTrainer", "WriteLog"]
+
+
+class RunTrainer(Trainer):
+    """The trainer, with evaluation that weighs every token alike."""
+
+    setup: Setup
+
+    def take_over(self, checkpoint: Path) -> None:
+        """Stand where a checkpoint stands, without training on."""
+        restore_deltas(self.setup.base.model, checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / FILES[-1]))
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As in the base class, but for the scores: those of `deltatune.train.evaluate`, whatever the batches."""
+        model = self.model_wrapped if self.is_deepspeed_enabled or self.is_fsdp_enabled else self.model
+        assert model is not None
+        labels = self.setup.train.labels
+        scores = score(
+            model,
+            self.get_eval_dataloader(eval_dataset),
+            KINDS[self.setup.base.task],
+            labels.names if labels else (),
+            gather=self.accelerator.gather_for_metrics,
+            context=self.compute_loss_context_manager,
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class AtTheEnd(TrainerCallback):
+    """The last step is logged, evaluated and saved too, however the intervals fall."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+            control.should_evaluate |= args.eval_strategy == "steps"
+            control.should_save |= args.save_strategy == "steps"
+
+
+class WriteLog(TrainerCallback):
+    """Writes the run's log."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.folder.append_log({"step": state.global_step, **(logs or {})})
