@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,9 +27,14 @@ from tests.models.tools import (
     values,
 )
 
+# They take models of tokens only, and their own tests hold what the matrix holds for the others.
+OF_TOKENS = {"prefix", "prompt", "ptuning"}
 
-def test_every_method_of_the_table_is_a_row_of_the_matrix() -> None:
-    assert {name.partition("-")[0] for name in ROWS} == set(METHODS)
+
+def test_every_method_of_the_table_is_a_row_of_the_matrix_or_has_one_of_its_own() -> None:
+    rows = {name.partition("-")[0] for name in ROWS}
+    assert rows | OF_TOKENS == set(METHODS)
+    assert all((Path(__file__).parents[1] / "methods" / f"test_{key}.py").exists() for key in OF_TOKENS)
 
 
 @every_family
@@ -168,6 +174,18 @@ def test_a_model_with_an_attribute_of_that_name_is_refused() -> None:
         dt.attach(model, LoRA())
     assert model.deltatune == "mine"
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@families("bert")
+def test_a_module_trained_whole_must_have_one_input(family: Family) -> None:
+    # A copy of a layer would be run without the mask that the layer is given.
+    model = family.model()
+    dt.attach(model, LoRA(train_also=("encoder.layer.1",)))
+    with pytest.raises(AttachError, match="BertLayer: expected one input at a module that is trained whole"):
+        family.forward(model)
+    dt.detach(model)
+    dt.attach(model, LoRA(train_also=("layer.1.output.dense", "pooler")))
+    family.forward(model)
 
 
 @families("llama")

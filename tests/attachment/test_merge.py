@@ -154,6 +154,9 @@ def test_the_states_in_which_a_merge_makes_no_sense_are_named(family: Family) ->
         dt.merge(model)
     with pytest.raises(AttachError, match="'c'"):
         dt.merge(model, "c")
+    for context in (dt.disabled(model), dt.routed(model, ["a"])):
+        with context, pytest.raises(MergeError, match="expected to be outside of"):
+            dt.merge(model, "a")
     dt.merge(model, "a")
     with pytest.raises(MergeError, match="a merged already"):
         dt.merge(model, "a")

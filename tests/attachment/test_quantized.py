@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.attachment.layers import dense, is_quantized
-from deltatune.errors import BaseMismatchError, MergeError
+from deltatune.errors import BaseMismatchError, MergeError, SiteError
 from deltatune.methods.lora import LoRA, LoRAPart
 from tests.models.families import DECODER, FAMILIES, Family, bert_config
 from tests.models.tools import assert_bit_identical, assert_close, fingerprint, stir, train_step, values
@@ -200,6 +200,15 @@ def test_a_4_bit_weight_that_was_never_packed_says_so() -> None:
     dt.attach(model, LoRA(r=2, targets=("fc",)))
     with pytest.raises(MergeError, match="never moved to a device; call "):
         dt.merge(model, dequantize=True)
+
+
+@every_width
+def test_a_packed_module_can_not_be_trained_whole(bits: str) -> None:
+    model = quantized(bits)
+    state = fingerprint(model)
+    with pytest.raises(SiteError, match=r"'model\.layers\.0\.mlp' is packed, so it can not be trained whole"):
+        dt.attach(model, LoRA(train_also=("mlp",)))
+    assert fingerprint(model) == state
 
 
 def test_bitsandbytes_is_imported_only_for_its_own_layers() -> None:

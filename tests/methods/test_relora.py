@@ -35,7 +35,7 @@ class Run:
         torch.manual_seed(7)
         self.model = LLAMA.model().double() if double else LLAMA.model()
         self.delta = dt.attach(self.model, dt.ReLoRA(**{**SETTINGS, **settings}))
-        self.optimizer = torch.optim.AdamW(dt.parameter_groups(self.model, lr))
+        self.optimizer = torch.optim.AdamW(dt.parameter_groups(self.model, lr), betas=(0.9, 0.9))
         dt.on_step(self.model, self.optimizer, total_steps=total)
         self.model.train()
 
@@ -45,21 +45,6 @@ class Run:
             LLAMA.loss(self.model).backward()
             self.optimizer.step()
         return self
-
-    def restart(self) -> None:
-        with torch.no_grad():
-            for site, part in parts(self.delta).items():
-                part.restart(self.model.get_submodule(site))
-
-    @property
-    def moments(self) -> list[Tensor]:
-        """Adam's, of every A and B."""
-        return [
-            self.optimizer.state[parameter][name]
-            for part in parts(self.delta).values()
-            for parameter in (part.lora_A, part.lora_B)
-            for name in ("exp_avg", "exp_avg_sq")
-        ]
 
 
 # Rounds
@@ -132,7 +117,7 @@ def test_training_takes_the_steps_of_the_equation() -> None:
     run = Run(double=True, prune_ratio=0.0, total=8)
     by_hand = LLAMA.model().double()
     plain = dt.attach(by_hand, dt.LoRA(r=2, alpha=8, targets=("all_linear",)))
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.02, weight_decay=0)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=0.02, betas=(0.9, 0.9), weight_decay=0)
     mine = parts(run.delta)
 
     def follow() -> None:
@@ -179,7 +164,7 @@ def test_no_round_is_started_at_the_end_of_a_run() -> None:
 def test_pruning_by_magnitude_leaves_the_largest() -> None:
     moments = torch.randn(20, 50)
     before = moments.clone()
-    prune(moments, "magnitude", 0.9)
+    prune([moments], "magnitude", 0.9)
     assert int((moments != 0).sum()) == 100
     assert torch.equal(moments[moments != 0], before[moments != 0])
     assert before[moments == 0].abs().max() < moments[moments != 0].abs().min()
@@ -187,9 +172,16 @@ def test_pruning_by_magnitude_leaves_the_largest() -> None:
 
 def test_random_pruning_leaves_the_share_that_is_said() -> None:
     moments = torch.ones(400, 500)
-    prune(moments, "random", 0.999)
+    prune([moments], "random", 0.999)
     assert abs(float(moments.mean()) - 0.001) < 4 * (0.001 / 200_000) ** 0.5
     assert set(moments.unique().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("how", ["magnitude", "random"])
+def test_an_entry_keeps_all_its_moments_or_none(how: Any) -> None:
+    first, second = torch.randn(30, 40), torch.rand(30, 40)
+    prune([first, second], how, 0.7)
+    assert torch.equal(first != 0, second != 0)
 
 
 @pytest.mark.parametrize("how", ["magnitude", "random"])
@@ -200,20 +192,33 @@ def test_a_restart_prunes_its_own_moments_and_no_others(how: Any) -> None:
     other = dt.attach(model, dt.Norm(), name="other")
     optimizer = torch.optim.AdamW(dt.parameter_groups(model, 0.02))
     dt.on_step(model, optimizer, total_steps=100)
+
+    def share(delta: Delta) -> float:
+        """Of Adam's moments that are there."""
+        names = ("exp_avg", "exp_avg_sq")
+        moments = [optimizer.state[p][name].flatten() for p in delta.parameters() for name in names]
+        return float((torch.cat(moments) != 0).float().mean())
+
     for step in range(3):
-        for parameters in (mine.parameters(), other.parameters()):
-            for parameter in parameters:
-                if step:
-                    assert bool((optimizer.state[parameter]["exp_avg"] != 0).float().mean() > 0.9)
         optimizer.zero_grad()
         LLAMA.loss(model).backward()
         optimizer.step()
-    left = torch.cat(
-        [optimizer.state[p][name].flatten() for p in mine.parameters() for name in ("exp_avg", "exp_avg_sq")]
-    )
-    share = float((left != 0).float().mean())
-    assert share == pytest.approx(0.1, abs=0.01) if how == "magnitude" else share < 0.005
-    assert all(bool((optimizer.state[p]["exp_avg"] != 0).float().mean() > 0.9) for p in other.parameters())
+        if step == 1:
+            assert share(mine) > 0.95 < share(other)
+    if how == "magnitude":
+        assert share(mine) == pytest.approx(0.1, abs=0.01)
+    else:
+        assert share(mine) < 0.005
+    assert share(other) > 0.95
+
+
+def test_what_a_restart_leaves_does_not_throw_the_new_round_out() -> None:
+    """A has no gradient until B has moved: where Adam kept only one of its moments, it would divide by zero."""
+    run = Run().steps(3)
+    before = {site: part.lora_A.detach().clone() for site, part in parts(run.delta).items()}
+    run.steps(1)
+    for site, part in parts(run.delta).items():
+        assert (part.lora_A - before[site]).abs().max() < 0.1
 
 
 def test_moments_that_are_no_numbers_are_refused_at_the_first_step() -> None:
@@ -229,9 +234,7 @@ def test_moments_that_are_no_numbers_are_refused_at_the_first_step() -> None:
     optimizer = EightBit(delta.parameters(), lr=0.1)
     dt.on_step(model, optimizer, total_steps=9)
     LLAMA.loss(model).backward()
-    with pytest.raises(
-        ConfigError, match="relora: expected an optimiser with moments in floating point, found torch.uint8"
-    ):
+    with pytest.raises(ConfigError, match=r"expected an optimiser with moments in floating point, found torch\.uint8"):
         optimizer.step()
 
 
@@ -310,7 +313,7 @@ def test_training_resumes_exactly_though_the_state_grew(fold: bool, at: int) -> 
 def test_a_state_that_does_not_fit_is_refused() -> None:
     state = Run(r=4).steps(4).delta.state_dict()
     with pytest.raises(RuntimeError, match="past_A"):
-        Run(r=2).delta.load_state_dict({n: t for n, t in state.items() if "past" in n}, strict=False)
+        Run(r=3).delta.load_state_dict({n: t for n, t in state.items() if "past" in n}, strict=False)
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -444,7 +447,7 @@ def test_folding_is_refused_where_it_would_do_harm() -> None:
     import bitsandbytes
 
     packed = nn.ModuleDict({"layer": bitsandbytes.nn.Linear4bit(16, 16)})
-    with pytest.raises(ConfigError, match="relora.fold at layer: expected a dense linear module, found 'Linear4bit'"):
+    with pytest.raises(ConfigError, match=r"relora\.fold at layer: expected a dense linear module, found 'Linear4bit'"):
         dt.attach(packed, dt.ReLoRA(**{**SETTINGS, "fold": True, "targets": ("layer",)}))
     tied = nn.ModuleDict({"one": nn.Linear(4, 4), "other": nn.Linear(4, 4)})
     tied["other"].weight = tied["one"].weight
@@ -506,6 +509,6 @@ def test_learns_over_rounds(family: Family, fold: bool) -> None:
     settings: dict[str, Any] = {**SETTINGS, "restart_every": 6, "restart_warmup": 2, "train_also": ()}
     delta = dt.attach(model, dt.ReLoRA(**settings, fold=fold))
     sizes = [(part.lora_A.shape[1], part.lora_B.shape[0]) for part in parts(delta).values()]
-    before, after = losses(family, model, lr=1e-2, steps=20)
+    before, after = losses(family, model, lr=1e-2, steps=24)
     assert after < 0.9 * before
     assert delta.size == sum(2 * (width + height) for width, height in sizes)

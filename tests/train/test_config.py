@@ -18,7 +18,7 @@ from deltatune.errors import ConfigError
 from deltatune.methods import METHODS, method_class
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import config_schema, config_text, load_config, parse_config
-from deltatune.train.records import FORMATS
+from deltatune.train.formats import FORMATS
 
 SHORTEST: dict[str, Any] = {"base": "tiny", "delta": "lora", "data": "train.jsonl", "output": "out"}
 

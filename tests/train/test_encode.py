@@ -14,24 +14,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from deltatune.errors import ConfigError, DataError
-from deltatune.train.encode import (
-    IGNORE,
-    EncodedSet,
-    LabelSet,
-    encode_records,
-    render_sample,
-    render_sample_plain,
-)
-from deltatune.train.records import (
-    Chat,
-    Completion,
-    Example,
-    Labeled,
-    Message,
-    Origin,
-    Record,
-    Text,
-)
+from deltatune.train.encode import IGNORE, EncodedSet, encode_records
+from deltatune.train.examples import Chat, Completion, Example, Labeled, Message, Text
+from deltatune.train.labels import LabelSet
+from deltatune.train.preview import render_sample, render_sample_plain
+from deltatune.train.readers import Origin
+from deltatune.train.records import Record
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"

@@ -15,7 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltatune.errors import ConfigError, DataError
-from deltatune.train.records import FORMATS, READERS, Chat, Completion, Labeled, Message, Text, read_records
+from deltatune.train.examples import Chat, Completion, Labeled, Message, Text
+from deltatune.train.formats import FORMATS
+from deltatune.train.readers import READERS
+from deltatune.train.records import read_records
 
 PAIR = {"prompt": "2+2=", "completion": "4"}
 ANSWER = {"role": "assistant", "content": "hello"}

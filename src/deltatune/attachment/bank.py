@@ -232,7 +232,12 @@ class SiteHook:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         if not any(part.acts_on_output for part in self.parts.values()):
             return output
-        x = args[0] if args else next(iter(kwargs.values()))
+        x, *more = (*args, *kwargs.values())
+        if any(part.answers_alone for part in self.parts.values()) and any(isinstance(each, Tensor) for each in more):
+            raise AttachError(
+                f"{type(module).__name__}: expected one input at a module that is trained whole, found several; train "
+                "modules inside it instead"
+            )
         first = output[0] if isinstance(output, tuple) else output
         out = self.act(x, first)
         return (out, *output[1:]) if isinstance(output, tuple) else out

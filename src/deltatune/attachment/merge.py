@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deltatune.attachment.bank import Bank, SiteHook, bank_of, unwrap
 from deltatune.attachment.layers import dense, features, is_adaptable, is_quantized
 from deltatune.attachment.part import Params, Part
-from deltatune.attachment.routing import NOTHING, apply_to_rows
+from deltatune.attachment.routing import EVERYTHING, NOTHING, apply_to_rows
 from deltatune.attachment.sites import base_modules
 from deltatune.errors import MergeError
 
@@ -83,6 +83,8 @@ def merge(
     done = Merge(_weights(bank, names))
     if not done.weights:
         raise MergeError("merge: expected a delta that is on, found none; enable one or name it")
+    if bank.routing != EVERYTHING:
+        raise MergeError("merge: expected to be outside of dt.routed and dt.disabled, found inside one; leave it first")
     names_of = _names_by_parameter(model)
     before = _output(model, bank, done, probe)
     try:

@@ -66,6 +66,9 @@ class Part(nn.Module):
     acts_on_output = True
     """Whether :meth:`forward` does something."""
 
+    answers_alone = False
+    """Whether :meth:`forward` answers in place of the site, so that nothing else may go into the site than ``x``."""
+
     changes_input = False
     """Whether :meth:`before` does something."""
 
@@ -181,6 +184,8 @@ class Replacement(Part):
 
     Source: the ``modules_to_save`` of Hugging Face PEFT.
     """
+
+    answers_alone = True
 
     def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
         super().__init__()

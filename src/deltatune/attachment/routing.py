@@ -52,10 +52,7 @@ class Routing:
         groups: dict[frozenset[str], list[int]] = {}
         for row in range(length) if taken is None else taken:
             groups.setdefault(self.rows[row // repeat] - hidden, []).append(row)
-        return [
-            (tuple(rows) if len(rows) < length else None, Routing((names,)))
-            for names, rows in groups.items()
-        ]
+        return [(tuple(rows) if len(rows) < length else None, Routing((names,))) for names, rows in groups.items()]
 
     def indices(self, name: str, length: int) -> tuple[int, ...] | None:
         """The rows of a batch of ``length`` that delta ``name`` acts on; ``None`` means all of them.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from deltatune.attachment.layers import ADAPTABLE, is_adaptable, is_linear
+from deltatune.attachment.layers import ADAPTABLE, is_adaptable, is_linear, is_quantized
 from deltatune.errors import SiteError
 
 __all__ = [
@@ -136,6 +136,8 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> list[Site]:
             raise SiteError(
                 f"module {name!r} ({type(modules[name]).__name__}) has no parameters to train; leave it out"
             )
+        if any(is_quantized(module) for module in modules[name].modules()):
+            raise SiteError(f"module {name!r} is packed, so it can not be trained whole; load it dense or leave it out")
     return [Site(name, modules[name]) for name in modules if name in found]
 
 

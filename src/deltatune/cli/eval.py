@@ -62,9 +62,9 @@ def eval(
     its data holds unless an option says otherwise.
     """
     from deltatune.cli.models import delta_folders, settings_of
-    from deltatune.train.encode import LabelSet
     from deltatune.train.evaluate import evaluate
-    from deltatune.train.records import Labeled
+    from deltatune.train.examples import Labeled
+    from deltatune.train.labels import LabelSet
     from deltatune.train.setup import encode
 
     folders = [folder for name in (model, *delta) for folder in delta_folders(Path(name))]

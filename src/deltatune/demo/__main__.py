@@ -7,6 +7,7 @@ python -m deltatune.demo data FOLDER     # only write the data, as JSONL
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 OUT = Path("runs/demo")
 ANSWER_TOKENS = 72
 """Every record of the task is shorter."""
+TEST_SEED = 1
+"""The settings below were chosen on the held-out notes of seed 0; these are others."""
 FRESH = 8
 """How many notes a fresh process answers, to see that it answers the same."""
 
@@ -36,6 +39,7 @@ SETTINGS: dict[str, Any] = {
 
 def main(arguments: Sequence[str]) -> None:
     """Run the verb that the command line names, or the whole story."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it talks while it is imported
     match list(arguments):
         case []:
             story()
@@ -103,8 +107,7 @@ def write_data(folder: Path) -> tuple[Path, Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "train.jsonl", folder / "test.jsonl"
-    for split, file in zip(("train", "test"), files, strict=True):
-        rows = examples("train" if split == "train" else "test")
+    for file, rows in zip(files, (examples("train"), _held_out()), strict=True):
         file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return files
 
@@ -121,7 +124,7 @@ def answers(base: Base, notes: Sequence[Example]) -> list[str]:
 def _held_out() -> list[Example]:
     from deltatune.demo.task import examples
 
-    return examples("test")
+    return examples("test", seed=TEST_SEED)
 
 
 def _open(folder: str) -> Base:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from deltatune.attachment.sites import SEMANTIC, base_modules
 
 __all__ = [
+    "BESIDE",
     "PREFIX",
     "as_modules",
     "as_patterns",
@@ -28,16 +29,18 @@ __all__ = [
 ]
 
 PREFIX = "base_model.model."
+BESIDE = "base_model."
+"""The same for what PEFT keeps beside a model, not in its layers: prompts and prefixes, and heads trained with them."""
 
 
-def to_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_keys(tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> dict[str, Tensor]:
     """Tensors under ``<site>.<name>`` as they stand in a file."""
-    return {PREFIX + key: tensor for key, tensor in tensors.items()}
+    return {prefix + key: tensor for key, tensor in tensors.items()}
 
 
-def from_keys(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_keys(tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> dict[str, Tensor]:
     """The reverse of :func:`to_keys`; a key of another form stays as it is, to be refused by its name."""
-    return {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
 def is_redundant(key: str, expected: Mapping[str, object]) -> bool:

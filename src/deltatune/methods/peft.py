@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.part import Params, Part, bare_copy
-from deltatune.attachment.sites import BANK, find_sites
+from deltatune.attachment.sites import BANK, find_modules, find_sites
 from deltatune.errors import AttachError, ConfigError, FileFormatError, MergeError
 from deltatune.io.peft_layout import PREFIX, from_keys, to_keys
 from deltatune.methods.base import Method, check
@@ -100,7 +100,7 @@ class PeftMethod(Method):
             config.target_modules = [site.name for site in sites]
             if hasattr(config, "fan_in_fan_out"):
                 config.fan_in_fan_out = any(lies_transposed(site.module) for site in sites)
-        whole = self.train_also or ()
+        whole = tuple(site.name for site in find_modules(model, self.train_also)) if self.train_also else ()
         only_shapes = device == torch.device("meta")
         if only_shapes:
             with warnings.catch_warnings():
@@ -212,7 +212,11 @@ def _parts(
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
     kind = f"peft {getattr(config.peft_type, 'value', config.peft_type)} on {type(model).__name__}"
-    shell, parameters = _shell(model)
+    # A start that PEFT is asked for may be computed in the base's own memory: it gets other memory then.
+    known = _defaults(str(getattr(config.peft_type, "value", config.peft_type)))
+    asked = any(name.startswith("init_") and getattr(config, name) != default for name, default in known.items())
+    shell, parameters = _shell(model, copied=asked)
+    former = {} if asked else {name: _digest(alias) for name, alias in parameters.items()}
     before = {name: module for name, module in shell.named_modules() if name}
     try:
         tuned: Any = get_peft_model(shell, config, ADAPTER, low_cpu_mem_usage=only_shapes)
@@ -234,14 +238,15 @@ def _parts(
     if type(tuner).forward is not BaseTuner.forward:
         refuse("a forward pass of its own")
     for name, module in before.items():
-        now = next((shell.get_submodule(name) for _ in (0,) if _has(shell, name)), None)
-        if now is not module and name not in layers and not any(_inside(name, site) for site in layers):
-            refuse(f"{name} exchanged for another {type(now).__name__}")
+        if not any(_inside(name, site) for site in (*layers, *whole)) and not _holds(shell, name, module):
+            refuse(f"{name} exchanged for another module")
         if module._forward_hooks or module._forward_pre_hooks:
             refuse(f"a hook on {name}")
-    for name, (alias, version) in parameters.items():
+    for name, alias in parameters.items():
         live = model.get_parameter(name)
-        if alias.data_ptr() != live.data_ptr() or alias._version != version or alias.shape != live.shape:
+        if former.get(name) not in (None, _digest(live)):
+            refuse(f"{name} of the base changed in place, so load the base again;")
+        if alias.data_ptr() != live.data_ptr() and not (asked and torch.equal(alias, live)):
             refuse(f"{name} of the base changed")
         if alias is not live and alias.requires_grad:
             refuse(f"{name} of the base to be trained")
@@ -254,21 +259,30 @@ def _parts(
     return parts
 
 
-def _shell(model: nn.Module) -> tuple[nn.Module, dict[str, tuple[nn.Parameter, int]]]:
-    """A copy of the module tree, with parameters of its own in the memory of the base's; and these, by name."""
+def _shell(model: nn.Module, *, copied: bool) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    """A copy of the module tree, with parameters of its own in the base's memory, or in other; and these, by name."""
     base = _view(model)
-    base._modules = {name: child for name, child in model.named_children() if name != BANK}
+    base._modules = {name: child for name, child in model._modules.items() if name != BANK}
     memo: dict[int, Any] = {id(buffer): buffer for buffer in base.buffers()}
-    parameters: dict[str, tuple[nn.Parameter, int]] = {}
+    parameters: dict[str, nn.Parameter] = {}
     for name, live in base.named_parameters():
-        alias = nn.Parameter(live.data, requires_grad=False) if type(live) is nn.Parameter else live
-        parameters[name] = (alias, alias._version)
-        memo[id(live)] = alias
+        alias = live
+        if type(live) is nn.Parameter:  # a packed one is of another class
+            alias = nn.Parameter(live.data.clone() if copied else live.data, requires_grad=False)
+        memo[id(live)] = parameters[name] = alias
     shell = bare_copy(base, memo)
     for module in shell.modules():
         if getattr(module, "gradient_checkpointing", False):
             vars(module)["gradient_checkpointing"] = False  # PEFT would hook the embeddings for it
     return shell, parameters
+
+
+def _digest(parameter: Tensor) -> int | None:
+    """The sum of the bits, which any change changes."""
+    if parameter.is_meta or not parameter.numel():
+        return None
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parameter.element_size()]
+    return int(parameter.detach().contiguous().reshape(-1).view(bits).sum(dtype=torch.int64))
 
 
 def _is_under(name: str, shell: nn.Module, kind: type) -> bool:
@@ -279,16 +293,15 @@ def _is_under(name: str, shell: nn.Module, kind: type) -> bool:
     return False
 
 
-def _has(model: nn.Module, name: str) -> bool:
+def _holds(model: nn.Module, name: str, module: nn.Module) -> bool:
     try:
-        model.get_submodule(name)
+        return model.get_submodule(name) is module
     except AttributeError:
         return False
-    return True
 
 
 def _inside(name: str, site: str) -> bool:
-    return name == site or name.startswith(site + ".") or name.endswith("." + site)
+    return name == site or name.startswith(site + ".")
 
 
 def _set_on(layer: nn.Module, module: nn.Module) -> Answer:

@@ -42,7 +42,7 @@ from deltatune.attachment.stacks import (
     takes_positions,
 )
 from deltatune.errors import ConfigError, SiteError
-from deltatune.io.peft_layout import as_modules, task_type
+from deltatune.io.peft_layout import BESIDE, as_modules, from_keys, task_type, to_keys
 from deltatune.methods.base import Method, check
 from deltatune.methods.texts import token_ids
 
@@ -153,16 +153,16 @@ class PrefixTuning(Method):
         try:
             self.peft_config(model, delta)
         except ConfigError:
-            return super().pack(model, delta, tensors)
+            return to_keys(tensors, BESIDE)
         rows = []
         for site, part in _in_peft_order(model, delta).items():
             keys = part.heads.split(tensors.pop(f"{site}.keys"))
             rows += [part.heads.join(rotated(model, model.get_submodule(site), keys, self.tokens))]
             rows += [tensors.pop(f"{site}.values")]
-        return {"prompt_embeddings": torch.cat(rows, dim=1), **super().pack(model, delta, tensors)}
+        return {"prompt_embeddings": torch.cat(rows, dim=1), **to_keys(tensors, BESIDE)}
 
     def unpack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
-        tensors = super().unpack(model, delta, tensors)
+        tensors = from_keys(tensors, BESIDE)
         if "prompt_embeddings" not in tensors:
             return tensors
         parts = _in_peft_order(model, delta)

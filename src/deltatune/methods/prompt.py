@@ -54,7 +54,7 @@ from deltatune.attachment.stacks import (
     without_checkpoints,
 )
 from deltatune.errors import AttachError, ConfigError, SiteError
-from deltatune.io.peft_layout import as_modules, task_type
+from deltatune.io.peft_layout import BESIDE, as_modules, from_keys, task_type, to_keys
 from deltatune.methods.base import Method, check
 from deltatune.methods.texts import token_ids
 
@@ -104,6 +104,8 @@ class PromptTuning(Method):
         check(self.side in get_args(Side), f"{self.key}.side", f"one of {get_args(Side)}", self.side)
         check(self.common >= 1, f"{self.key}.common", "a number from 1", self.common)
         check(not self.targets, f"{self.key}.targets", "none, since the site is the stack", self.targets)
+        check(self.layers is None, f"{self.key}.layers", "none, since the site is the stack", self.layers)
+        check(not self.exclude, f"{self.key}.exclude", "none, since the site is the stack", self.exclude)
         if self.init_ids is not None:
             ids = tuple(tuple(i) if isinstance(i, (list, tuple)) else i for i in self.init_ids)
             object.__setattr__(self, "init_ids", ids)
@@ -231,10 +233,10 @@ class PromptTuning(Method):
     def pack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
         """PEFT has the prompts one below the other under ``prompt_embeddings``."""
         prompts = [tensors.pop(f"{site}.prompt") for site, _ in _owners(delta)]
-        return {"prompt_embeddings": torch.cat(prompts), **super().pack(model, delta, tensors)}
+        return {"prompt_embeddings": torch.cat(prompts), **to_keys(tensors, BESIDE)}
 
     def unpack(self, model: nn.Module, delta: Delta, tensors: Params) -> Params:
-        tensors = super().unpack(model, delta, tensors)
+        tensors = from_keys(tensors, BESIDE)
         packed, owners = tensors.get("prompt_embeddings"), _owners(delta)
         if packed is None or len(packed) not in (self.tokens * len(owners), 2 * self.tokens):
             return tensors

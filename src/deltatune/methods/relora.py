@@ -7,8 +7,9 @@ with W₀ ``[out, in]`` frozen, and A_n ``[r, in]`` and B_n ``[out, r]`` of the 
 neither the start nor a restart changes the function. The sum of n products of rank r can have any rank up to n·r.
 
 A restart sets most of the optimiser's moments of A and B to zero, so that they do not pull the new round the old one's
-way: the 90% of smallest magnitude, or 99.9% at random. Then the learning rate climbs from 0 back to the run's schedule
-over ``restart_warmup`` steps. The paper starts all this after some steps of full training.
+way: the 90% of smallest magnitude, or 99.9% at random; an entry keeps all of its moments or none. Then the learning
+rate climbs from 0 back to the run's schedule over ``restart_warmup`` steps. The paper starts all this after some steps
+of full training.
 
 Closed rounds are kept as frozen factors and not added to W₀: so the base may be quantised, detaching restores it, and
 what is saved is a plain LoRA of rank r·n in Hugging Face PEFT's layout. But each round adds to the cost of a step. With
@@ -19,7 +20,7 @@ that copy, and PEFT has no form for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -115,18 +116,14 @@ class ReLoRA(LoRA):
     @torch.no_grad()
     def after_step(self, delta: Delta, step: Step) -> None:
         parts, done = _parts(delta), step.number + 1
-        for part in parts.values():
-            part.trained.fill_(True)
         if done == 1:
-            for moments in _moments(step.optimizer, parts):  # refused now, not thousands of steps later
-                _check_prunable(moments)
+            _moments(step.optimizer, parts)  # refused now, if at all, and not thousands of steps later
         if done % self.restart_every or done == step.total:
             return
         with bare(delta.model):
             for site, part in parts.items():
                 part.restart(delta.model.get_submodule(site))
         for moments in _moments(step.optimizer, parts):
-            _check_prunable(moments)
             prune(moments, self.prune, self.ratio)
 
     def peft_config(self, model: nn.Module, delta: Delta) -> dict[str, Any]:
@@ -146,7 +143,6 @@ class ReLoRAPart(LoRAPart):
     past_A: Tensor
     past_B: Tensor
     folded: Tensor
-    trained: Tensor
 
     def __init__(self, module: nn.Module, r: int, scale: float, *, folds: bool = False, **settings: Any) -> None:
         super().__init__(module, r, scale, **settings)
@@ -157,7 +153,6 @@ class ReLoRAPart(LoRAPart):
         self.register_buffer("past_A", self.lora_A.detach()[:0].clone())
         self.register_buffer("past_B", self.lora_B.detach()[:, :0].clone())
         self.register_buffer("folded", torch.empty(0, dtype=weight.dtype, device=device))
-        self.register_buffer("trained", torch.tensor(False, device=device))
         self.whole = weight.shape if folds else torch.Size([0])
         """The shape of ``folded`` once there is something in it."""
         self.original: Tensor | None = None
@@ -178,7 +173,6 @@ class ReLoRAPart(LoRAPart):
             self.past_A = torch.cat([self.past_A, self.lora_A])
             self.past_B = torch.cat([self.past_B, self.lora_B], dim=1)
         self.initialize(module)
-        self.trained.fill_(False)
 
     def _folded(self, module: nn.Module) -> Tensor:
         """The weight with all rounds in it."""
@@ -203,10 +197,10 @@ class ReLoRAPart(LoRAPart):
 
     @property
     def rounds(self) -> int:
-        """How many rounds a file holds: those that were closed, and the present one once it has been trained."""
+        """How many rounds a file holds: those that were closed, and the present one if it does something already."""
         closed = len(self.past_A) // self.r
-        fresh = closed and not self.trained.is_meta and not bool(self.trained)
-        return closed if fresh else closed + 1
+        starts = closed and not self.lora_B.is_meta and not bool((self.lora_A if self.is_lookup else self.lora_B).any())
+        return closed if starts else closed + 1
 
     @property
     def rank(self) -> int:
@@ -239,7 +233,6 @@ class ReLoRAPart(LoRAPart):
         past = len(A) - self.r
         self.past_A, self.past_B = A[:past].clone(), B[:, :past].clone()
         super().restore(module, {**tensors, **dict(zip(self.names, (A[past:], B[:, past:]), strict=True))})
-        self.trained.fill_(True)
         if "weight" in tensors:
             self.folded = tensors["weight"].to(self.folded)
 
@@ -253,37 +246,47 @@ class ReLoRAPart(LoRAPart):
 
 
 @torch.no_grad()
-def prune(moments: Tensor, how: Prune, ratio: float) -> None:
-    """Set the share ``ratio`` of ``moments`` to zero: those of the smallest magnitude, or random ones."""
+def prune(moments: Sequence[Tensor], how: Prune, ratio: float) -> None:
+    """Set the share ``ratio`` of the entries of a parameter's moments to zero, in all of them.
+
+    If Adam kept the first moment of an entry and lost the second, it would divide by zero: A has no gradient while B is
+    zero.
+
+    Args:
+        moments: of one shape; the first tells which entries are small.
+        how: the smallest entries, or random ones.
+        ratio: from 0 to 1.
+    """
+    first = moments[0]
     if how == "random":
-        moments.mul_(torch.rand_like(moments) >= ratio)
-    elif number := round(ratio * moments.numel()):
-        moments.view(-1)[moments.abs().view(-1).topk(number, largest=False).indices] = 0
+        kept = torch.rand_like(first) >= ratio
+    else:
+        kept = torch.ones_like(first, dtype=torch.bool)
+        kept.view(-1)[first.abs().flatten().topk(round(ratio * first.numel()), largest=False).indices] = False
+    for each in moments:
+        each.mul_(kept)
 
 
-def _moments(optimizer: torch.optim.Optimizer, parts: Mapping[str, ReLoRAPart]) -> list[Tensor]:
-    """What an optimiser remembers of each entry of A and B."""
-    trained = [parameter for part in parts.values() for parameter in (part.lora_A, part.lora_B)]
-    return [
-        value
-        for parameter in trained
-        for value in optimizer.state.get(parameter, {}).values()
-        if isinstance(value, Tensor) and value.shape == parameter.shape
-    ]
-
-
-def _check_prunable(moments: Tensor) -> None:
-    if not moments.is_floating_point():
-        raise ConfigError(
-            f"relora: expected an optimiser with moments in floating point, found {moments.dtype}; choose another"
-        )
+def _moments(optimizer: torch.optim.Optimizer, parts: Mapping[str, ReLoRAPart]) -> list[list[Tensor]]:
+    """What an optimiser remembers of each entry of A and B, for each of them that it has seen."""
+    found = []
+    for parameter in (parameter for part in parts.values() for parameter in (part.lora_A, part.lora_B)):
+        state = optimizer.state.get(parameter, {})
+        moments = [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]
+        wrong = next((each.dtype for each in moments if not each.is_floating_point()), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"relora: expected an optimiser with moments in floating point, found {wrong}; choose another"
+            )
+        found += [moments] if moments else []
+    return found
 
 
 def _grow(part: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     """Give the buffers that grow with the rounds the sizes they have in a state that is about to be loaded."""
     assert isinstance(part, ReLoRAPart)
     (_, width), (height, _) = part.lora_A.shape, part.lora_B.shape
-    rank = len(state.get(prefix + "past_A", part.past_A))
+    rank = len(state.get(prefix + "past_A", part.past_A)) // part.r * part.r
     sizes = {
         "past_A": torch.Size([rank, width]),
         "past_B": torch.Size([height, rank]),

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from deltatune.io.bases import Dtype, Quant
 from deltatune.train.encode import Overflow
-from deltatune.train.records import FORMATS
+from deltatune.train.formats import FORMATS
 
 if TYPE_CHECKING:
     from deltatune.methods.base import Method

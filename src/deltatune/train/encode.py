@@ -1,4 +1,4 @@
-"""Turning records into token ids and labels, and showing what of a sample is learned.
+"""Turning records into token ids and labels.
 
 A causal example is a list of parts, each some tokens that are either learned or only read. Parts are tokenised one by
 one, never across their border, so that the tokens of a prompt are exactly those the model sees when it is prompted.
@@ -6,39 +6,27 @@ one, never across their border, so that the tokens of a prompt are exactly those
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 from deltatune.errors import ConfigError, DataError
-from deltatune.train.records import Chat, Completion, Labeled, Message, Record, Text
+from deltatune.train.chat import Part, chat_parts
+from deltatune.train.examples import Chat, Completion, Labeled, Message, Text
+from deltatune.train.labels import LabelSet
+from deltatune.train.records import Record
 
 if TYPE_CHECKING:
-    import rich.text
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "IGNORE",
-    "ChatUse",
-    "Encoded",
-    "EncodedSet",
-    "Kind",
-    "LabelSet",
-    "Overflow",
-    "encode_records",
-    "render_sample",
-    "render_sample_plain",
-]
+__all__ = ["IGNORE", "ChatUse", "Encoded", "EncodedSet", "Job", "Kind", "Overflow", "encode_records"]
 
 IGNORE = -100  # the label that torch's cross entropy leaves out
 
 Kind: TypeAlias = Literal["causal", "seq2seq", "classification"]
 Overflow: TypeAlias = Literal["truncate", "error", "drop"]
 ChatUse: TypeAlias = Literal["auto"] | bool
-
-_Part: TypeAlias = tuple[list[int], bool]  # tokens, and whether they are learned
 
 _SANE_LENGTH = 10**9  # tokenizers without a limit give a number beyond this as theirs
 
@@ -52,35 +40,6 @@ class Encoded(_Required, total=False):
     """One example: `labels` is the class id for classification, else one id (or -100) a token."""
 
     token_type_ids: list[int]
-
-
-@dataclass(frozen=True)
-class LabelSet:
-    """The class names; a name's position is its id."""
-
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> LabelSet:
-        """Collect the labels of `records`, sorted as numbers if all are whole numbers, else as text.
-
-        Raises:
-            DataError: there are fewer than two, so nothing to tell apart.
-        """
-        names = {str(r.example.label) for r in records if isinstance(r.example, Labeled)}
-        if len(names) < 2:
-            found = f"only {next(iter(names))!r}" if names else "none"
-            raise DataError(f"labels: found {found}; expected at least two classes; check the field 'label'")
-        numeric = all(re.fullmatch(r"-?[0-9]+", name) for name in names)
-        return cls(tuple(sorted(names, key=lambda name: (int(name) if numeric else 0, name))))
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        """From name to id, as a model's config wants it for `label2id`."""
-        return {name: i for i, name in enumerate(self.names)}
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +107,7 @@ def encode_records(
     _check_choice("chat", chat, ("auto", True, False))
     if kind == "classification":
         labels = labels or LabelSet.of(records)
-    job = _Job(tokenizer, max_length, chat, labels)
+    job = Job(tokenizer, max_length, chat, labels)
     drafts = [(record, _ENCODERS[kind](record, job)) for record in records]
     _refuse(drafts, job, on_overflow)
     kept = [d for _, d in drafts if on_overflow != "drop" or (d.supervised and not d.cut)]
@@ -171,7 +130,7 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
         raise ConfigError(f"{name}: {value!r} is unknown; expected one of {', '.join(map(repr, choices))}; choose one")
 
 
-def _refuse(drafts: list[tuple[Record, _Draft]], job: _Job, on_overflow: Overflow) -> None:
+def _refuse(drafts: list[tuple[Record, _Draft]], job: Job, on_overflow: Overflow) -> None:
     """Raise for what the policy does not allow: too long, or nothing to learn."""
     long = [(record, draft) for record, draft in drafts if draft.cut]
     if long and on_overflow == "error":
@@ -191,7 +150,7 @@ def _size(encoded: Encoded, kind: Kind) -> int:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """A tokenizer, what there is to know of its habits, and how to use it."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -245,7 +204,7 @@ class _Job:
         anchor, whole = self.ids("\n"), self.ids("\n" + text)
         return whole[len(anchor) :] if whole[: len(anchor)] == anchor else self.ids(text)
 
-    def parts(self, texts: Iterable[tuple[str, bool]]) -> Iterator[_Part]:
+    def parts(self, texts: Iterable[tuple[str, bool]]) -> Iterator[Part]:
         first = True
         for text, learned in texts:
             if text:
@@ -256,13 +215,13 @@ class _Job:
 # Causal models: prompt and labels in one row of tokens.
 
 
-def _encode_causal(record: Record, job: _Job) -> _Draft:
+def _encode_causal(record: Record, job: Job) -> _Draft:
     match record.example:
         case Chat() as chat:
-            parts = _chat_parts(chat, record, job)
+            parts = chat_parts(chat, record, job)
         case Completion() as pair if job.chat is True or (job.chat and job.tokenizer.chat_template):
             turns = (Message("user", pair.prompt), Message("assistant", pair.completion))
-            parts = _chat_parts(Chat(turns), record, job)
+            parts = chat_parts(Chat(turns), record, job)
         case Completion() as pair:
             texts = [(pair.prompt + pair.separator, False), (pair.completion, True)]
             parts = _framed(list(job.parts(texts)), job)
@@ -283,7 +242,7 @@ def _unsuited(kind: Kind, wanted: str) -> str:
     return f"does not suit kind={kind!r}; expected {wanted}; change kind= or format="
 
 
-def _framed(parts: list[_Part], job: _Job) -> list[_Part]:
+def _framed(parts: list[Part], job: Job) -> list[Part]:
     """Put the tokenizer's bos before and eos behind, each unless the text spells it out already."""
     ids = [i for tokens, _ in parts for i in tokens]
     answer = [i for tokens, learned in parts for i in tokens if learned]
@@ -293,7 +252,7 @@ def _framed(parts: list[_Part], job: _Job) -> list[_Part]:
     return [(bos, False), *parts, (eos, True)]
 
 
-def _fit(ids: list[int], labels: list[int], job: _Job) -> tuple[list[int], list[int]]:
+def _fit(ids: list[int], labels: list[int], job: Job) -> tuple[list[int], list[int]]:
     """Cut to the limit: from the prompt's left, then from the right; the tokenizer's own bos stays.
 
     If what follows the prompt would not fit even alone, the prompt keeps its last half limit of tokens: a long answer
@@ -312,87 +271,10 @@ def _fit(ids: list[int], labels: list[int], job: _Job) -> tuple[list[int], list[
     return ids[:bos] + ids[start:stop], labels[:bos] + labels[start:stop]
 
 
-# Chats: which of the rendered tokens are the assistant's.
-
-
-def _chat_parts(chat: Chat, record: Record, job: _Job) -> list[_Part]:
-    if not job.tokenizer.chat_template or job.chat is False:
-        found = "is a chat, and chat=False" if job.tokenizer.chat_template else "the tokenizer has no chat template"
-        hint = "set tokenizer.chat_template, or give prompt and completion"
-        raise DataError(f"{record.origin}: {found}; expected a template to render it with; {hint}")
-    template = job.tokenizer.get_chat_template(tools=_tools(chat))
-    if re.search(r"\{%-?\s*generation\s*-?%\}", template):
-        return _masked_parts(chat, record, job)
-    return list(job.parts(_rendered_texts(chat, record, job)))
-
-
-def _tools(chat: Chat) -> list[Any] | None:
-    return [dict(tool) for tool in chat.tools] or None
-
-
-def _apply(chat: Chat, record: Record, job: _Job, **options: bool) -> Any:
-    from jinja2 import TemplateError
-
-    apply: Any = job.tokenizer.apply_chat_template  # its annotations know of no content but strings
-    turns = [{"role": m.role, "content": m.content, **m.extra} for m in chat.messages]
-    try:
-        return apply(turns, tools=_tools(chat), **options)
-    except (TemplateError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        hint = "change the data or tokenizer.chat_template"
-        raise DataError(f"{record.origin}: the chat template refuses it ({reason}); {hint}") from error
-
-
-def _masked_parts(chat: Chat, record: Record, job: _Job) -> list[_Part]:
-    """Tokens by the template's own `{% generation %}` marks."""
-    out = _apply(chat, record, job, return_dict=True, return_assistant_tokens_mask=True)
-    ids, learned = list(out["input_ids"]), [bool(m) for m in out["assistant_masks"]]
-    ends = set(job.specials.values())
-    for i in range(1, len(ids)):
-        # Many templates leave the end of the turn unmarked, and a model trained so would never stop.
-        if learned[i - 1] and not learned[i] and ids[i] in ends and ids[i - 1] not in ends:
-            learned[i] = True
-    return [([token], mark) for token, mark in zip(ids, learned, strict=True)]
-
-
-def _rendered_texts(chat: Chat, record: Record, job: _Job) -> Iterator[tuple[str, bool]]:
-    """The rendered chat in pieces, from what each turn adds to the rendering of those before it."""
-    whole = _render(chat.messages, chat, record, job)
-    done = 0
-    for i, message in enumerate(chat.messages):
-        if message.role != "assistant":
-            continue
-        if i == 0:
-            hint = "put a system or user turn before it"
-            raise DataError(f"{record.origin}: begins with an assistant turn; expected something to answer to; {hint}")
-        before = _render(chat.messages[:i], chat, record, job, prompt=True)
-        through = _render(chat.messages[: i + 1], chat, record, job)
-        if not (whole.startswith(through) and through.startswith(before) and len(before) >= done):
-            found = f"the chat template renders turn {i + 1} differently with and without what comes next"
-            hint = "mark the assistant's part with {% generation %} in the template, or give one answer a record"
-            raise DataError(f"{record.origin}: {found}; expected each rendering to go on from the last; {hint}")
-        end = _end_of_turn(through, len(before), job)
-        yield whole[done : len(before)], False
-        yield whole[len(before) : end], True
-        done = end
-    yield whole[done:], False
-
-
-def _render(messages: tuple[Message, ...], chat: Chat, record: Record, job: _Job, *, prompt: bool = False) -> str:
-    part = Chat(messages, chat.tools)
-    return str(_apply(part, record, job, tokenize=False, add_generation_prompt=prompt))
-
-
-def _end_of_turn(text: str, start: int, job: _Job) -> int:
-    """Where the turn ends: behind its last special token if only white space follows, which a model never writes."""
-    bare = text.rstrip()
-    return len(bare) if len(bare) > start and bare.endswith(tuple(job.specials)) else len(text)
-
-
 # The other kinds of model.
 
 
-def _encode_seq2seq(record: Record, job: _Job) -> _Draft:
+def _encode_seq2seq(record: Record, job: Job) -> _Draft:
     if not isinstance(record.example, Completion):
         raise DataError(f"{record.origin}: {_unsuited('seq2seq', 'a prompt and completion')}")
     prompt = job.ids(record.example.prompt)
@@ -407,7 +289,7 @@ def _encode_seq2seq(record: Record, job: _Job) -> _Draft:
     return _Draft(encoded, length, job.limit is not None and length > job.limit, len(target))
 
 
-def _encode_labeled(record: Record, job: _Job) -> _Draft:
+def _encode_labeled(record: Record, job: Job) -> _Draft:
     if not isinstance(record.example, Labeled) or job.labels is None:
         raise DataError(f"{record.origin}: {_unsuited('classification', 'a text and label')}")
     example, label = record.example, str(record.example.label)
@@ -427,43 +309,8 @@ def _encode_labeled(record: Record, job: _Job) -> _Draft:
     return _Draft(encoded, length, cut, 1)
 
 
-_ENCODERS: dict[Kind, Callable[[Record, _Job], _Draft]] = {
+_ENCODERS: dict[Kind, Callable[[Record, Job], _Draft]] = {
     "causal": _encode_causal,
     "seq2seq": _encode_seq2seq,
     "classification": _encode_labeled,
 }
-
-
-# A look at one sample.
-
-
-def render_sample(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> rich.text.Text:
-    """Show a sample as the model sees it: learned tokens in green, the rest dimmed."""
-    from rich.text import Text as RichText
-
-    shown = RichText()
-    for piece, learned in _pieces(example, tokenizer):
-        shown.append(piece, style="bold green" if learned else "dim")
-    return shown
-
-
-def render_sample_plain(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Show a sample without colours: learned tokens stand between ⟦ and ⟧."""
-    return "".join(f"⟦{piece}⟧" if learned else piece for piece, learned in _pieces(example, tokenizer))
-
-
-def _pieces(example: Encoded, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, bool]]:
-    ids, labels = example["input_ids"], example["labels"]
-    if isinstance(labels, int):
-        yield str(tokenizer.decode(ids)), False
-        yield f" -> class {labels}", True
-    elif len(labels) == len(ids) and all(label in (IGNORE, i) for i, label in zip(ids, labels, strict=True)):
-        start = 0
-        for end in range(1, len(ids) + 1):
-            learned = labels[start] != IGNORE
-            if end == len(ids) or (labels[end] != IGNORE) != learned:
-                yield str(tokenizer.decode(ids[start:end])), learned
-                start = end
-    else:  # an encoder-decoder model's labels are a text of their own
-        yield str(tokenizer.decode(ids)), False
-        yield str(tokenizer.decode([i for i in labels if i != IGNORE])), True

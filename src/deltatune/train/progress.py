@@ -17,7 +17,7 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 import deltatune
-from deltatune.train.encode import render_sample, render_sample_plain
+from deltatune.train.preview import render_sample, render_sample_plain
 
 if TYPE_CHECKING:
     from deltatune.attachment.summary import Summary

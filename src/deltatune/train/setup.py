@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from deltatune.errors import ConfigError, DataError
 from deltatune.io.bases import Base, load_base
 from deltatune.train.config import DataSpec, RunConfig
-from deltatune.train.encode import EncodedSet, Kind, LabelSet, encode_records
-from deltatune.train.records import Labeled, Record, read_records
+from deltatune.train.encode import EncodedSet, Kind, encode_records
+from deltatune.train.examples import Labeled
+from deltatune.train.labels import LabelSet
+from deltatune.train.records import Record, read_records
 
 if TYPE_CHECKING:
     from deltatune.attachment.delta import Delta
