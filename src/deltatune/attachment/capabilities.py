@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,7 +13,7 @@ from deltatune.attachment.delta import Delta
 from deltatune.attachment.layers import is_quantized
 from deltatune.attachment.merge import _evaluating, _probe
 from deltatune.attachment.part import Part
-from deltatune.errors import DeltaError
+from deltatune.errors import AttachError, DeltaError
 
 __all__ = ["capabilities"]
 
@@ -55,19 +56,14 @@ def _trains(delta: Delta) -> str | None:
 
 
 def _saves(delta: Delta) -> str | None:
-    state = {name: tensor.clone() for name, tensor in delta.state_dict().items()}
-    try:
-        return _comes_back(delta)
-    finally:
-        delta.load_state_dict(state)
-
-
-def _comes_back(delta: Delta) -> str | None:
     for site, part in delta.items():
-        module = delta.model.get_submodule(site)
+        module, twin = (
+            delta.model.get_submodule(site),
+            copy.deepcopy(part),
+        )  # what makes a part may fold away on reading
         expected = {name: tensor.clone() for name, tensor in part.export(module).items()}
-        part.restore(module, expected)
-        found = part.export(module)
+        twin.restore(module, expected)
+        found = twin.export(module)
         for name, tensor in expected.items():
             if not torch.allclose(found[name], tensor, rtol=1e-5, atol=1e-6):
                 return f"{site}: {name} is not what was written when it is read back"
@@ -84,11 +80,14 @@ def _routes(delta: Delta) -> str | None:
     if delta.is_in_place:
         return "it changes the base's own weights, which every row shares"
     for site, module, part in _kinds(delta):
-        x = _probe(module) if part.acts_on_output else None
+        x = _probe(module) if part.acts_on_output and not is_quantized(module) else None
         if x is not None:
             with _evaluating(module, part):
                 out = module.forward(x)
-                whole, alone = part(x, out.clone()), part(x[:1].clone(), out[:1].clone())
+                try:
+                    whole, alone = part(x, out.clone()), part(x[:1].clone(), out[:1].clone())
+                except AttachError:  # it needs what another site has seen, so it can not be tried by itself
+                    continue
             if not torch.allclose(whole[:1], alone, rtol=1e-3, atol=1e-3 * float(whole.abs().max())):
                 return f"{site}: what it does to a row depends on the other rows"
     return None
