@@ -176,6 +176,18 @@ def test_importance_is_the_smoothed_product_of_sensitivity_and_uncertainty() -> 
     torch.testing.assert_close(part.scores(), expected)
 
 
+def test_what_is_restored_starts_with_nothing_known() -> None:
+    run = LLAMA.model()
+    delta = dt.attach(run, dt.AdaLoRA(init_r=4, target_r=2, targets=("query",)))
+    train(run, 3, 9)
+    for site, part in parts(delta).items():
+        assert part.scores().any()
+        module = run.get_submodule(site)
+        part.restore(module, part.export(module))
+        assert not part.scores().any()
+        assert int(part.kept.sum()) == part.rank
+
+
 def test_a_run_without_an_end_is_refused_at_its_first_step() -> None:
     model = LLAMA.model()
     dt.attach(model, dt.AdaLoRA(init_r=4, target_r=2))

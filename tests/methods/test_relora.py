@@ -151,7 +151,9 @@ def test_the_learning_rate_climbs_again_after_each_restart() -> None:
 
 
 def test_no_round_is_started_at_the_end_of_a_run() -> None:
-    assert {part.rounds for part in parts(Run(total=6).steps(6).delta).values()} == {2}
+    known = Run(total=6).steps(6)
+    assert {len(part.past_A) // 2 for part in parts(known.delta).values()} == {1}
+    assert {part.rounds for part in parts(known.delta).values()} == {2}
     unknown = Run(total=None).steps(6)
     assert {len(part.past_A) // 2 for part in parts(unknown.delta).values()} == {2}
     assert {part.rounds for part in parts(unknown.delta).values()} == {2}  # the third has not happened
@@ -408,10 +410,10 @@ def test_folded_rounds_are_saved_merged_and_moved(tmp_path: Path) -> None:
         assert_close(LLAMA.forward(model), expected, 2e-5)
         dt.unmerge(model)
         assert torch.equal(LLAMA.forward(model), expected)
-    other.double().float()  # which takes the memory from under the weights
-    assert_close(LLAMA.forward(other), expected, 2e-5)
+    other.double()  # which takes the memory from under the weights
+    assert_close(LLAMA.forward(other), expected.double(), 2e-5)
     dt.detach(other, loaded)
-    assert_bit_identical(values(other), base)
+    assert_bit_identical(values(other), {n: t.double() if t.is_floating_point() else t for n, t in base.items()})
     with pytest.raises(ConfigError, match="expected a sum of products of two factors, found relora"):
         dt.as_lora(run.delta)
 
