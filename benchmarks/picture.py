@@ -17,8 +17,11 @@ def draw(figures: dict[str, dict[str, dict[str, str]]], file: Path) -> None:
         "minilm": ("MiniLM-L6, six classes: accuracy %", "accuracy %"),
         "smollm2": ("SmolLM2-135M, JSON records: held-out loss", "loss"),
     }
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.2), constrained_layout=True)
-    for axis, (task, (title, score)) in zip(axes, panels.items(), strict=True):
+    panels = {task: panel for task, panel in panels.items() if task in figures}
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(5.5 * len(panels), 4.2), constrained_layout=True, squeeze=False
+    )
+    for axis, (task, (title, score)) in zip(axes[0], panels.items(), strict=True):
         rows = {name: row for name, row in figures[task].items() if name != "base"}
         for name, row in rows.items():
             x, y = _number(row["trained %"]), _number(row[score])

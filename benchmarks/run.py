@@ -18,7 +18,12 @@ import torch
 from picture import draw
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("lifecycle", "methods")
+BENCHMARKS = {
+    "lifecycle": ("lifecycle", ()),
+    "methods-minilm": ("methods", ("minilm",)),
+    "methods-smollm2": ("methods", ("smollm2",)),
+}
+"""Each benchmark's module and what its `main` is given."""
 
 
 def main(names: list[str]) -> None:
@@ -26,14 +31,18 @@ def main(names: list[str]) -> None:
     file = HERE / "results.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for name in names or BENCHMARKS:
-        module = importlib.import_module(name)
-        results[name] = {"what": module.__doc__, "machine": machine(), "figures": module.main()}
+        home, arguments = BENCHMARKS[name]
+        module = importlib.import_module(home)
+        figures = module.main(*arguments)
+        results = json.loads(file.read_text()) if file.exists() else {}
+        results[name] = {"what": module.__doc__.split("\n    python")[0], "machine": machine(), "figures": figures}
         file.write_text(json.dumps(results, indent=2) + "\n")
     page = HERE.parent / "docs" / "benchmarks.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(markdown(results))
-    if "methods" in results:
-        draw(results["methods"]["figures"], page.parent / "methods.png")
+    tasks = {task: rows for name, r in results.items() if name != "lifecycle" for task, rows in r["figures"].items()}
+    if tasks:
+        draw(tasks, page.parent / "methods.png")
     print(page.read_text())
 
 

@@ -57,7 +57,7 @@ def peft_side() -> Side:
 SIDES: dict[str, Callable[[], Side]] = {"deltatune": deltatune_side, "peft": peft_side}
 
 
-def batch(vocabulary: int, rows: int = 4, tokens: int = 256) -> dict[str, torch.Tensor]:
+def batch(vocabulary: int, rows: int = 2, tokens: int = 256) -> dict[str, torch.Tensor]:
     """A fixed batch without padding, so that both sides do exactly the same work."""
     ids = torch.randint(vocabulary, (rows, tokens), generator=torch.Generator().manual_seed(0))
     return {"input_ids": ids, "labels": ids.clone()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -731,9 +731,10 @@ def test_packed_weights_are_refused() -> None:
 def _train(rank: int, world: int, file: str) -> None:
     """Two steps on four batches, of which each process has its share."""
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
-    if world > 1:
-        torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    if world > 1:  # they meet at a file, since a port may be taken by another run
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{file}.meet", rank=rank, world_size=world, timeout=timedelta(minutes=2)
+        )
     model: nn.Module = FAMILIES["llama"].model().double()
     dt.attach(model, ChildTuning(p=0.1))
     rows = language_batches(4)

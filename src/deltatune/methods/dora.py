@@ -81,12 +81,12 @@ class DoRAPart(LoRAPart):
                 self.m.copy_(self.norm())
 
     def update(self, x: Tensor, out: Tensor) -> Tensor:
-        g, bias = self.m / self.norm(), self.base[2]
+        norm, bias = self.norm(), self.base[2]
         if not self.training or not self.dropout or self.is_lookup:
-            return rescaled(self.add(x, out, *self.factors()), g, bias)
+            return rescaled(self.add(x, out, *self.factors()), self.m, norm, bias)
         dropped = F.dropout(x, self.dropout)
         noise = self.map(dropped - x)
-        return rescaled(self.add(dropped, out + noise, *self.factors()), g, bias) - noise
+        return rescaled(self.add(dropped, out + noise, *self.factors()), self.m, norm, bias) - noise
 
     def map(self, x: Tensor) -> Tensor:
         """W₀x."""
@@ -169,51 +169,54 @@ def row_norms(W: Tensor, squares: Tensor, A: Tensor, B: Tensor, scale: float) ->
         scale: the factor on the product.
     """
     cross = (W @ A.t().to(W.dtype)).to(B.dtype)
-    change = (2 * scale * cross + scale**2 * (B @ (A @ A.t()))) * B
-    norms = (squares + change.sum(1)).clamp_min(0).sqrt()
-    return norms.clamp_min(torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction
+    change = torch.addmm(cross, B, A @ A.t(), beta=2 * scale, alpha=scale**2).mul_(B).sum(1)
+    norms = change.add_(squares).clamp_min_(0).sqrt_()
+    return norms.clamp_min_(torch.finfo(norms.dtype).tiny)  # a row of zeros has no direction
 
 
-def rescaled(u: Tensor, g: Tensor, bias: Tensor | None) -> Tensor:
-    """``bias + g * (u - bias)``, as ``u + (g - 1) * (u - bias)``: in half precision g would round to one.
+def rescaled(u: Tensor, m: Tensor, norm: Tensor, bias: Tensor | None) -> Tensor:
+    """``bias + m / norm * (u - bias)``, where ``norm`` is a constant.
+
+    It is computed as ``u + c * (u - bias)`` with ``c = m / norm - 1``: in half precision m / norm would round to one.
 
     Args:
         u: ``[..., out]``.
-        g: ``[out]``.
+        m: ``[out]``.
+        norm: ``[out]``.
         bias: ``[out]``, or none.
     """
-    c = (g - 1).to(u.dtype)
     if torch.compiler.is_compiling():  # the compiler fuses as it sees fit
-        return u + c * (u if bias is None else u - bias)
-    return _Rescaled.apply(u, c, bias)  # type: ignore[no-any-return, no-untyped-call]
+        return u + (m / norm - 1).to(u.dtype) * (u if bias is None else u - bias)
+    return _Rescaled.apply(u, m, norm, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Rescaled(torch.autograd.Function):
-    """``u + c * (u - bias)`` for c ``[out]``, in few passes: for a gradient ``e``
+    """See :func:`rescaled`. With few passes over ``[tokens, out]``: for a gradient ``e``
 
-    ``du = e + c * e``, ``dc = Σ e * u - bias * Σ e`` and ``dbias = -c * Σ e``, where Σ is over tokens.
+    ``du = e + c * e``, ``dm = (Σ e * u - bias * Σ e) / norm`` and ``dbias = -c * Σ e``, where Σ is over tokens.
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, c: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(u, c, bias)
+    def forward(ctx: Any, u: Tensor, m: Tensor, norm: Tensor, bias: Tensor | None) -> Tensor:
+        c = (m / norm).sub_(1).to(u.dtype)
+        ctx.save_for_backward(u, c, norm, bias)
         scaled = torch.addcmul(u, u, c)
         return scaled if bias is None else scaled.sub_(c * bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, c, bias = ctx.saved_tensors
-        du = dc = dbias = None
-        if ctx.needs_input_grad[0]:
-            du = torch.addcmul(grad, grad, c)
-        if ctx.needs_input_grad[1]:
-            dc = (grad * u).flatten(0, -2).sum(0)
-        if bias is not None and any(ctx.needs_input_grad[1:]):
-            total = grad.flatten(0, -2).sum(0)
-            dc = dc if dc is None else dc - bias * total
-            dbias = -c * total
-        return du, dc, dbias
+        u, c, norm, bias = ctx.saved_tensors
+        _, needs_m, _, needs_bias = ctx.needs_input_grad
+        room = grad * u
+        dm = room.flatten(0, -2).sum(0, dtype=norm.dtype) if needs_m else None
+        dbias = None
+        if bias is not None and (needs_m or needs_bias):
+            total = grad.flatten(0, -2).sum(0, dtype=norm.dtype)
+            dm = None if dm is None else dm - bias * total
+            dbias = (-c * total).to(bias.dtype)
+        du = torch.addcmul(grad, grad, c, out=room)
+        return du, None if dm is None else dm / norm, None, dbias
 
 
 def _state(tensor: Tensor) -> Hashable:
