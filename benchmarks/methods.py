@@ -26,7 +26,7 @@ SEEDS = {"minilm": (0, 1), "smollm2": (0,)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "adalora": {"lr": 3e-3},
     "bitfit": {"lr": 3e-3},
-    "child": {"lr": 1e-4},
+    "child": {"lr": {"minilm": 1e-3, "smollm2": 3e-4}},
     "dora": {"lr": 2e-3},
     "houlsby": {"lr": 2e-3},
     "ia3": {"lr": 1e-2},
@@ -69,7 +69,8 @@ def row(task: str, key: str, seed: int) -> dict[str, float]:
     delta = _attach(base.model, task, key)
     start = time.process_time()
     if delta is not None:
-        lr = SETTINGS.get(key, {"lr": 2e-3})["lr"]
+        rate = SETTINGS.get(key, {"lr": 2e-3})["lr"]
+        lr = rate[task] if isinstance(rate, dict) else rate
         with tempfile.TemporaryDirectory() as folder:
             args = TrainingArguments(
                 output_dir=folder,
