@@ -759,3 +759,19 @@ def test_two_processes_choose_and_train_what_one_would(tmp_path: Path) -> None:
     found, expected = load_file(tmp_path / "two"), load_file(tmp_path / "one")
     for name, value in expected.items():
         assert_close(found[name], value)
+
+
+@pytest.mark.parametrize("kind", ["fused", "foreach", "plain"])
+@pytest.mark.parametrize("mode", ["random", "F"])
+def test_the_base_follows_whichever_way_the_optimiser_writes(mode: str, kind: str) -> None:
+    """A fused optimiser does not raise the version of what it writes."""
+    model = FAMILIES["bert"].model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    delta = attach(model, mode=mode)
+    options = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}[kind]
+    optimizer = torch.optim.AdamW(delta.parameters(), lr=1e-2, **options)
+    dt.on_step(model, optimizer)
+    model(**batches()[0]).loss.backward()
+    optimizer.step()
+    changed = [name for name, p in model.named_parameters() if name in before and not torch.equal(p, before[name])]
+    assert any("query" in name for name in changed)

@@ -70,11 +70,23 @@ class Steps:
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         for delta in bank_of(self.model):
             if delta.name in self.current:
+                _count_as_written(delta)
                 step = self.current.pop(delta.name)
                 step.restore_learning_rates()
                 delta.method.after_step(delta, step)
                 delta.steps += 1
         bank_of(self.model).in_place.renew()
+
+
+@torch.no_grad()
+def _count_as_written(delta: Delta) -> None:
+    """Raise the version of each trained tensor, by which others see that it has changed.
+
+    Fused optimisers write without doing so. Writing nothing into an empty view of a tensor raises its version.
+    """
+    for parameter in delta.parameters():
+        if parameter.grad is not None:
+            parameter.as_strided((0,), (1,)).zero_()
 
 
 def on_step(model: nn.Module, optimizer: torch.optim.Optimizer, *, total_steps: int | None = None) -> Steps:
