@@ -9,6 +9,7 @@ from torch import nn
 from deltatune.attachment.bank import find_bank, unwrap
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.layers import features, is_quantized
+from deltatune.attachment.shards import architecture
 from deltatune.attachment.sites import BANK
 
 __all__ = ["DeltaRow", "Summary", "base_size", "summary"]
@@ -69,7 +70,7 @@ def summary(model: nn.Module) -> Summary:
     model = unwrap(model)
     total = base_size(model)
     bank = find_bank(model)
-    return Summary(type(model).__name__, total, tuple(_row(delta, total) for delta in bank or ()))
+    return Summary(architecture(model), total, tuple(_row(delta, total) for delta in bank or ()))
 
 
 def base_size(model: nn.Module) -> int:

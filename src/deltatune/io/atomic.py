@@ -9,7 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_files"]
+__all__ = ["atomic_files", "remove_scratch"]
+
+SCRATCH = ".writing-"
 
 
 @contextlib.contextmanager
@@ -21,7 +23,7 @@ def atomic_files(folder: Path) -> Iterator[Path]:
     makes its own private.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=SCRATCH))
     try:
         yield scratch
         written = sorted(scratch.iterdir())
@@ -34,6 +36,12 @@ def atomic_files(folder: Path) -> Iterator[Path]:
         _flush(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove what writes that were killed have left in ``folder`` and below. Nobody may be writing there."""
+    for left in sorted(folder.rglob(f"{SCRATCH}*")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _usual_mode(folder: Path) -> int:

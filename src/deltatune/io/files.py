@@ -28,6 +28,7 @@ from deltatune.attachment.bank import bank_of, bare, unwrap
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import add, check_name
 from deltatune.attachment.part import Part, Replacement
+from deltatune.attachment.shards import is_sharded
 from deltatune.errors import AttachError, ConfigError, DeltaError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.card import write_card
@@ -53,6 +54,9 @@ def save(
 ) -> Path:
     """Write ``delta`` to ``folder`` and return it.
 
+    If FSDP2 shards the base, every process has to call this: all give their part of the base's identity, the first one
+    writes.
+
     Args:
         delta: the delta, attached to a model.
         folder: made if absent; a delta that is there is replaced, other files stay.
@@ -75,6 +79,8 @@ def save(
         }
         tensors = {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
         base = identify(model, without=_replaced(delta))
+    if is_sharded(model) and torch.distributed.get_rank():
+        return folder
     about = {
         "format": FORMAT,
         "version": deltatune.__version__,

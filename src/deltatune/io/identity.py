@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.attachment.layers import features, is_quantized
+from deltatune.attachment.shards import architecture, whole
 from deltatune.attachment.sites import BANK
 from deltatune.errors import BaseMismatchError
 
@@ -35,7 +36,7 @@ def identify(model: nn.Module, *, without: Collection[str] = ()) -> dict[str, An
     parameters = _own(model, without)
     config = getattr(model, "config", None)
     return {
-        "architecture": type(model).__name__,
+        "architecture": architecture(model),
         "model_type": getattr(config, "model_type", None),
         "name_or_path": getattr(config, "_name_or_path", None) or None,
         "without": sorted(without),
@@ -112,7 +113,7 @@ def _is_packed(model: nn.Module, name: str) -> bool:
 
 def _sample(parameter: Tensor) -> dict[str, Any]:
     """Some values of a parameter, and the precision it is kept in."""
-    flat = parameter.detach().reshape(-1)
+    flat = whole(parameter.detach()).reshape(-1)
     places = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).round().long()
     values = [float(value) for value in flat[places.to(flat.device)].double().cpu()]
     return {"dtype": str(parameter.dtype).removeprefix("torch."), "values": values}

@@ -57,6 +57,7 @@ def training_arguments(config: RunConfig) -> transformers.TrainingArguments:
         "dataloader_pin_memory": torch.cuda.is_available(),
         "use_cpu": config.base.device == "cpu" or not torch.accelerator.is_available(),
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,  # deltas are used in every pass; looking for others would cost each step
     }
     for name in train.extra:
         if name not in known or name == "output_dir":

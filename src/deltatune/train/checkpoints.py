@@ -23,13 +23,25 @@ from deltatune.errors import DeltaError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.files import describe, restore, save
 
-__all__ = ["delta_folders", "last_whole_checkpoint", "restore_deltas", "save_deltas", "save_states"]
+__all__ = [
+    "begin_checkpoint",
+    "delta_folders",
+    "last_whole_checkpoint",
+    "restore_deltas",
+    "save_deltas",
+    "save_states",
+]
 
 # A run writes these in this order; the last one is JSON, which can not be read in part.
 FILES = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 STATE = "delta_state.safetensors"
 """A delta as it is in training, buffers included; the delta's own file has it as it is to be used."""
+
+
+def begin_checkpoint(folder: Path) -> None:
+    """Let a checkpoint that is there, of an earlier run, not count as whole while its files are replaced."""
+    (folder / FILES[-1]).unlink(missing_ok=True)
 
 
 def save_deltas(model: nn.Module, folder: Path, card: Mapping[str, object] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deltatune.errors import ConfigError
-from deltatune.io.atomic import atomic_files
+from deltatune.io.atomic import atomic_files, remove_scratch
 
 __all__ = ["RunFolder"]
 
@@ -97,6 +97,7 @@ class RunFolder:
         """
         for path in self._ours() if overwrite else ():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_scratch(self.path)
         self.metrics.unlink(missing_ok=True)  # while they are missing, the run is not over
         log = "".join(_line(entry) for entry in self.read_log() if entry["step"] <= step)
         self.write({self.log.name: log, self.config.name: config})

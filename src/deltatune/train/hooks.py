@@ -15,6 +15,7 @@ from torch import nn
 
 from deltatune.attachment.bank import bank_of, unwrap
 from deltatune.attachment.delta import Delta
+from deltatune.train.distributed import drawing_alike
 
 __all__ = ["Step", "Steps", "on_step", "prepare"]
 
@@ -62,20 +63,26 @@ class Steps:
             self.handles.pop().remove()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for delta in bank_of(self.model):
-            if delta.is_trainable:
-                step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total)
-                delta.method.before_step(delta, step)
+        with drawing_alike(_device(optimizer)):
+            for delta in bank_of(self.model):
+                if delta.is_trainable:
+                    step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total)
+                    delta.method.before_step(delta, step)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        for delta in bank_of(self.model):
-            if delta.name in self.current:
-                _count_as_written(delta)
-                step = self.current.pop(delta.name)
-                step.restore_learning_rates()
-                delta.method.after_step(delta, step)
-                delta.steps += 1
+        with drawing_alike(_device(optimizer)):
+            for delta in bank_of(self.model):
+                if delta.name in self.current:
+                    _count_as_written(delta)
+                    step = self.current.pop(delta.name)
+                    step.restore_learning_rates()
+                    delta.method.after_step(delta, step)
+                    delta.steps += 1
         bank_of(self.model).in_place.renew()
+
+
+def _device(optimizer: torch.optim.Optimizer) -> torch.device:
+    return optimizer.param_groups[0]["params"][0].device  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -165,8 +165,7 @@ def _train(
     finally:
         bar.close()
     metrics = _metrics(trainer, seconds)
-    if trainer.is_world_process_zero():
-        _finish(trainer, setup, folder, metrics, console)
+    _finish(trainer, setup, folder, metrics, console)
     return RunResult(folder.path, folder.final, metrics, trainer.is_world_process_zero())
 
 
@@ -196,6 +195,8 @@ def _finish(trainer: RunTrainer, setup: Setup, folder: RunFolder, metrics: dict[
     shown = {name.replace("_", " ").capitalize(): f"{value:.4f}" for name, value in scores.items()}
     trainer.card |= {"Steps": metrics["steps"], **shown}
     trainer.save_model(str(folder.final))
+    if not trainer.is_world_process_zero():
+        return
     folder.write({folder.config.name: config_text(setup.config)}, folder.final)
     if can_plot():
         plot_loss(folder.read_log(), folder.plot, setup.config.output)
