@@ -104,6 +104,7 @@ def load_base(
     revision: str | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    offload: bool = False,
 ) -> Base:
     """Load a base and its tokenizer, without a word on the terminal.
 
@@ -124,6 +125,9 @@ def load_base(
         revision: a branch, tag or commit on the hub. Default: the main branch.
         attn_implementation: "eager", "sdpa", "flash_attention_2"... Default: the best one the model supports.
         trust_remote_code: run the Python code that comes with the model. Default: refuse it.
+        offload: hold only the layers at work in memory and read the others from their files in their turn, so that a
+            base may be larger than memory; see :mod:`deltatune.io.mapped`. On the CPU under Linux, in the dtype the
+            weights are stored in. Default: hold all.
 
     Raises:
         ConfigError: there is no such base, it can not do the task, or an argument is unknown or does not fit.
@@ -138,23 +142,28 @@ def load_base(
         import torch
         import transformers
 
+        from deltatune.io import mapped
+
         place = _locate(name)
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = transformers.AutoConfig.from_pretrained(place, **hub, **labels)
         task = _task_of(config, name) if task == "auto" else task
         _check_labels(labels, task)
-        model, info = getattr(transformers, TASKS[task].loader).from_pretrained(
-            place,
-            config=config,
-            dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-            quantization_config=_quantization(quant, dtype, config),
-            device_map=device,
-            attn_implementation=attn_implementation,
-            use_safetensors=True,
-            output_loading_info=True,
-            **hub,
-        )
+        with contextlib.nullcontext() if quant is None else mapped.reading_once():
+            model, info = getattr(transformers, TASKS[task].loader).from_pretrained(
+                place,
+                config=config,
+                dtype="auto" if dtype == "auto" else getattr(torch, dtype),
+                quantization_config=_quantization(quant, dtype, config),
+                device_map=device,
+                attn_implementation=attn_implementation,
+                use_safetensors=True,
+                output_loading_info=True,
+                **hub,
+            )
         fresh = _fresh(info["missing_keys"], task, name)
+        if offload:
+            mapped.offload(model)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **hub)
         _set_padding(tokenizer, name, model)
     # A delta notes what it was made on. An alias means something elsewhere too; a path into the cache does not.
