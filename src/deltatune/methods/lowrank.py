@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deltatune.attachment.recompute import kept
+
 __all__ = ["low_rank_update"]
 
 
 def low_rank_update(out: Tensor, x: Tensor, A: Tensor, B: Tensor, scale: float, dropout: float = 0.0) -> Tensor:
     """``out + scale * B A dropout(x)``.
 
-    Keeps for the backward pass only ``x`` as it was given, which all the sites that read it share, and the rank-r
-    product; dropout masks are drawn again from a seed. Works in the precision of ``out``: the small factors are cast
-    to it, the activations are not cast up.
+    Keeps for the backward pass only ``x`` as it was given, which all the sites that read it share, or what it is made
+    of (see :mod:`deltatune.attachment.recompute`), and the rank-r product; dropout masks are drawn again from a seed.
+    Works in the precision of ``out``: the small factors are cast to it, the activations are not cast up.
 
     Args:
         out: ``[..., out]``, what is added to.
@@ -43,14 +45,15 @@ class LowRankUpdate(torch.autograd.Function):
         seed = _draw_seed() if dropout else None
         a, b = A.to(out.dtype), B.to(out.dtype)
         h = _rows(_dropped(x, dropout, seed), out.dtype) @ a.t()
-        ctx.save_for_backward(x, h, A, B)
-        ctx.scale, ctx.dropout, ctx.seed = scale, dropout, seed
+        sources, ctx.remake = kept(x)
+        ctx.save_for_backward(h, A, B, *sources)
+        ctx.scale, ctx.dropout, ctx.seed, ctx.shape, ctx.dtype = scale, dropout, seed, x.shape, x.dtype
         return torch.addmm(out.reshape(-1, out.shape[-1]), h, b.t(), alpha=scale).view(out.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, h, A, B = ctx.saved_tensors
+        h, A, B, *sources = ctx.saved_tensors
         _, needs_x, needs_A, needs_B, *_ = ctx.needs_input_grad
         g = _rows(grad, grad.dtype)
         dh = (g @ B.to(g.dtype)).mul_(ctx.scale)
@@ -58,9 +61,10 @@ class LowRankUpdate(torch.autograd.Function):
         if needs_B:
             dB = torch.mm(g.t(), h).mul_(ctx.scale).to(B.dtype)
         if needs_A:
-            dA = torch.mm(dh.t(), _rows(_dropped(x, ctx.dropout, ctx.seed), g.dtype)).to(A.dtype)
+            x = _dropped(ctx.remake(sources), ctx.dropout, ctx.seed)
+            dA = torch.mm(dh.t(), _rows(x, g.dtype)).to(A.dtype)
         if needs_x:
-            dx = _dropped((dh @ A.to(g.dtype)).view(x.shape), ctx.dropout, ctx.seed).to(x.dtype)
+            dx = _dropped((dh @ A.to(g.dtype)).view(ctx.shape), ctx.dropout, ctx.seed).to(ctx.dtype)
         return grad, dx, dA, dB, None, None
 
 
