@@ -28,6 +28,7 @@ _HOMES: dict[str, str] = {
     "PrefixTuning": "deltatune.methods.prefix",
     "PromptTuning": "deltatune.methods.prompt",
     "ReLoRA": "deltatune.methods.relora",
+    "Packing": "deltatune.packing.settings",
     "Trainer": "deltatune.train.trainer",
     "as_lora": "deltatune.methods.as_lora",
     "attach": "deltatune.attachment.lifecycle",
@@ -65,6 +66,7 @@ __all__ = [
     "Method",
     "Norm",
     "PTuning",
+    "Packing",
     "Parallel",
     "PeftMethod",
     "Pfeiffer",
@@ -131,6 +133,7 @@ if TYPE_CHECKING:
     from deltatune.methods.prompt import PromptTuning
     from deltatune.methods.ptuning import PTuning
     from deltatune.methods.relora import ReLoRA
+    from deltatune.packing.settings import Packing
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare
     from deltatune.train.trainer import Trainer

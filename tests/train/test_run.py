@@ -11,7 +11,6 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tests.cli import tiny
 from transformers import TrainerCallback
 
 import deltatune as dt
@@ -28,6 +27,7 @@ from deltatune.train.folder import RunFolder
 from deltatune.train.records import read_records
 from deltatune.train.run import dry_run
 from deltatune.train.setup import read_data
+from tests.cli import tiny
 
 
 @pytest.fixture(scope="session")

@@ -22,12 +22,28 @@ from deltatune.attachment.layers import features
 from deltatune.attachment.part import HOOK, Rows
 from deltatune.attachment.sites import Site, base_modules, find_sites
 from deltatune.errors import AttachError, SiteError
+from deltatune.packing.attend import attend
+from deltatune.packing.layout import Layout
 
-__all__ = ["HOOK", "Front", "Heads", "attention_sites", "heads_of", "is_listening", "listen", "unlisten", "width_in"]
+__all__ = [
+    "HOOK",
+    "PACKED",
+    "Front",
+    "Heads",
+    "attention_sites",
+    "heads_of",
+    "is_listening",
+    "listen",
+    "unlisten",
+    "width_in",
+]
 
 NAME = "deltatune_"
 """Before the name of the base's own implementation in the name of ours."""
 
+
+PACKED = "packed_layout"
+"""The argument in which a model hands its attention the layout of a packed batch."""
 
 Front = Callable[[Tensor, Tensor], list[Rows]]
 """Answers, given the module's own keys and values, what stands in front of them."""
@@ -182,13 +198,17 @@ def attention(
         query: ``[batch, heads, queries, head_dim]``.
         key: ``[batch, kv_heads, keys, head_dim]``, cache included.
         value: like ``key``.
-        attention_mask: as the implementation has it.
+        attention_mask: as the implementation has it; a packed batch has none.
         implementation: the base's own.
         **options: passed on.
     """
     inner = _function(module, implementation)
     ask: Front | None = vars(module).get(HOOK)
     front = [] if ask is None else ask(key, value)
+    layout: Layout | None = options.pop(PACKED, None)
+    if layout is not None:
+        is_eager = implementation == "eager"
+        return attend(inner, module, query, key, value, layout, front, is_eager=is_eager, **options), None
     if not front:
         return inner(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     if options.get("cu_seq_lens_k") is not None:

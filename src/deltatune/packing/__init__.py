@@ -1,0 +1,1 @@
+"""Batches without padding, in which what texts share runs once."""

@@ -1,0 +1,156 @@
+"""Which rows of a packed batch attend together, and to which: attention in a few dense pieces, never tokens x tokens.
+
+The rows of a trie, laid out depth first, see every row before them whose node's subtree they stand in. A block is some
+consecutive rows with all the rows that any of them sees: the rows of their nodes' ancestors, and themselves. A node is
+a block; where nodes are so small that a call costs more than what it computes, neighbours are one block with a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deltatune.packing.trie import Node
+
+__all__ = ["Block", "Layout", "Span"]
+
+Span = tuple[int, int]
+"""Consecutive rows: the first, and the one behind the last."""
+
+CALL = 4096
+"""What a call of the attention function costs beside its scores, in scores (a query and a key). Measured on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows that attend in one call."""
+
+    start: int
+    stop: int
+    before: tuple[Span, ...]
+    """The rows before ``start`` that some of them see, in order."""
+    is_chain: bool
+    """Whether each row sees all of ``before`` and the rows up to itself, as within one node."""
+
+    @property
+    def own(self) -> Span:
+        """Its rows."""
+        return self.start, self.stop
+
+    @property
+    def queries(self) -> int:
+        """How many rows it has."""
+        return self.stop - self.start
+
+    @property
+    def cost(self) -> int:
+        """What it takes to attend, in scores."""
+        return CALL + self.queries * (sum(stop - start for start, stop in self.before) + self.queries)
+
+
+class Layout:
+    """Who attends to whom among the rows of a packed batch, on the device of the batch.
+
+    Args:
+        blocks: the blocks of all rows, in order.
+        reach: for each row the row behind its node's subtree, ``[rows]``: row i sees row j if ``j <= i < reach[j]``.
+        depth: for each row the tokens of its text before it, ``[rows]``.
+    """
+
+    def __init__(self, blocks: tuple[Block, ...], reach: Tensor, depth: Tensor) -> None:
+        self.blocks, self.reach, self.depth = blocks, reach, depth
+        self.deepest = int(depth.max())
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        """Masks are made at the first layer that needs them, for all."""
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> Layout:
+        """The layout of a trie."""
+        depth = torch.cat([torch.arange(node.depth, node.depth + node.length) for node in nodes])
+        return cls(_blocks(nodes), _reach(nodes), depth)
+
+    def to(self, device: torch.device | str, **kwargs: Any) -> Layout:
+        """The same on ``device``."""
+        if self.reach.device == torch.device(device):
+            return self
+        return Layout(self.blocks, self.reach.to(device, **kwargs), self.depth.to(device, **kwargs))
+
+    def mask(
+        self, block: Block, front: int = 0, window: int | None = None, *, plain_too: bool = False
+    ) -> Tensor | None:
+        """Which keys each row of a block sees, ``[1, 1, queries, keys]``; ``None`` for plain causality.
+
+        Args:
+            block: one of the blocks.
+            front: how many learned keys stand before all others; every row sees them.
+            window: see only keys less than so many tokens back. Default: all.
+            plain_too: write plain causality out as well. Default: false.
+        """
+        if window is not None and self.deepest < window:
+            window = None
+        plain = block.is_chain and not block.before and not front and window is None
+        if plain and not plain_too:
+            return None
+        wanted = (block.start, front, window)
+        if wanted not in self._masks:
+            self._masks[wanted] = F.pad(self._seen(block, window), (front, 0), value=True)[None, None]
+        return self._masks[wanted]
+
+    def _seen(self, block: Block, window: int | None) -> Tensor:
+        device = self.reach.device
+        row = torch.arange(*block.own, device=device)[:, None]
+        key = torch.cat([torch.arange(*span, device=device) for span in (*block.before, block.own)])
+        seen = (key <= row) & (row < self.reach[key])
+        return seen if window is None else seen & (self.depth[row] - self.depth[key] < window)
+
+
+def _reach(nodes: Sequence[Node]) -> Tensor:
+    stops = [node.stop for node in nodes]
+    for number in range(len(nodes) - 1, -1, -1):
+        parent = nodes[number].parent
+        if parent is not None:
+            stops[parent] = max(stops[parent], stops[number])
+    return torch.tensor(stops).repeat_interleave(torch.tensor([node.length for node in nodes]))
+
+
+def _blocks(nodes: Sequence[Node]) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    for node in nodes:
+        block = Block(node.start, node.stop, _ancestors(nodes, node), is_chain=True)
+        while blocks and (joined := _joined(blocks[-1], block)) is not None:
+            blocks.pop()
+            block = joined
+        blocks.append(block)
+    return tuple(blocks)
+
+
+def _ancestors(nodes: Sequence[Node], node: Node) -> tuple[Span, ...]:
+    spans: list[Span] = []
+    while node.parent is not None:
+        node = nodes[node.parent]
+        spans.append((node.start, node.stop))
+    return _merged(reversed(spans))
+
+
+def _joined(a: Block, b: Block) -> Block | None:
+    """Two neighbours as one, if that costs less."""
+    before = _merged(sorted({*a.before, *(span for span in b.before if span[0] < a.start)}))
+    before = tuple((start, min(stop, a.start)) for start, stop in before)
+    joined = Block(a.start, b.stop, before, is_chain=False)
+    return joined if joined.cost <= a.cost + b.cost else None
+
+
+def _merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """Ordered spans, those that touch or overlap as one."""
+    out: list[Span] = []
+    for start, stop in spans:
+        if out and start <= out[-1][1]:
+            out[-1] = (out[-1][0], max(stop, out[-1][1]))
+        else:
+            out.append((start, stop))
+    return tuple(out)
