@@ -1,6 +1,7 @@
 """Attach, save, load and one training step, next to Hugging Face PEFT, on SmolLM2-135M in float32.
 
-Times come from one process in which the two sides take turns; peak memory from a process for each side.
+Times come from one process in which the two sides take turns; peak memory from a process for each side. The last column
+is PEFT's figure over ours: above 1, deltatune is faster or smaller.
 """
 
 from __future__ import annotations
