@@ -49,6 +49,7 @@ _HOMES: dict[str, str] = {
     "prepare": "deltatune.train.hooks",
     "routed": "deltatune.attachment.lifecycle",
     "save": "deltatune.io.files",
+    "score_answers": "deltatune.packing.scoring",
     "summary": "deltatune.attachment.summary",
     "unmerge": "deltatune.attachment.merge",
 }
@@ -94,6 +95,7 @@ __all__ = [
     "prepare",
     "routed",
     "save",
+    "score_answers",
     "summary",
     "unmerge",
 ]
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     from deltatune.methods.prompt import PromptTuning
     from deltatune.methods.ptuning import PTuning
     from deltatune.methods.relora import ReLoRA
+    from deltatune.packing.scoring import score_answers
     from deltatune.packing.settings import Packing
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltatune.packing import loss as losses
-from deltatune.packing.loss import token_losses, total_loss
+from deltatune.packing.loss import target_scores, token_losses, total_loss
 
 N, D, V = 23, 6, 40
 
@@ -86,3 +86,22 @@ def test_the_losses_of_single_targets() -> None:
     expected = F.cross_entropy(head(hidden), labels, reduction="none").detach()
     torch.testing.assert_close(token_losses(head, hidden, labels, vocabulary=V), expected)
     assert token_losses(head, hidden[:0], labels[:0], vocabulary=V).shape == (0,)
+
+
+def test_the_scores_of_targets_that_share_rows() -> None:
+    head, hidden, labels, _ = problem()
+    predicting = torch.randint(N // 2, (N,))  # several targets a row, and rows without one
+    logits = head(hidden)[predicting]
+    labels[:5] = logits.argmax(dim=-1)[:5]
+    made: list[int] = []
+
+    def counted(states: Tensor) -> Tensor:
+        made.append(len(states))
+        return head(states)  # type: ignore[no-any-return]
+
+    found, hits = target_scores(counted, hidden, predicting, labels, vocabulary=V)
+    torch.testing.assert_close(found, F.cross_entropy(logits, labels, reduction="none").detach())
+    assert torch.equal(hits, logits.argmax(dim=-1) == labels)
+    assert hits[:5].all()
+    assert sum(made) == len(set(predicting.tolist()))
+    assert all(len(each) == 0 for each in target_scores(head, hidden, predicting[:0], labels[:0], vocabulary=V))

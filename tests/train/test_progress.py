@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deltatune.train.progress import ProgressCallback, memory_bytes, size_text
+from deltatune.sizes import size_text
+from deltatune.train.progress import ProgressCallback, memory_bytes
 
 
 def state(step: int, tokens: int) -> Any:

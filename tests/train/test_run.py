@@ -86,7 +86,7 @@ def test_a_run_leaves_all_that_it_promises(folder: Path, bases: dict[str, Path])
     evaluated = {entry["step"] for entry in logged(out) if "eval_loss" in entry}
     assert losses == {1, 2, 4, 5}
     assert evaluated == {2, 4, 5}
-    assert result.metrics["steps"] == total_steps(config, 18) == 5
+    assert result.metrics["steps"] == total_steps(config, [{}] * 18) == 5
     for part in ("36,128 parameters", "1,024 parameters at 4 sites", "18 examples", "6 examples", "5 of 4 examples"):
         assert part in shown
     assert "<|user|>blue red<|assistant|>⟦green</s>⟧" in shown

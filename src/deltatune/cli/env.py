@@ -50,7 +50,7 @@ def _environment() -> dict[str, Any]:
 
     import deltatune
     from deltatune.io.bases import ALIASES
-    from deltatune.train.progress import size_text
+    from deltatune.sizes import size_text
 
     memory = psutil.virtual_memory()
     return {
@@ -71,7 +71,7 @@ def _environment() -> dict[str, Any]:
 def _devices() -> list[str]:
     import torch
 
-    from deltatune.train.progress import size_text
+    from deltatune.sizes import size_text
 
     if torch.cuda.is_available():
         every = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]

@@ -108,7 +108,7 @@ def _show(found: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from deltatune.train.progress import size_text
+    from deltatune.sizes import size_text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")

@@ -66,7 +66,7 @@ def merge_and_save(opened: Opened, weights: list[float], out: Path, *, overwrite
 
 def show(result: dict[str, Any], json: bool) -> None:
     """Print what was written."""
-    from deltatune.train.progress import size_text
+    from deltatune.sizes import size_text
 
     if json:
         print_json(result)

@@ -60,10 +60,13 @@ class Layout:
         blocks: the blocks of all rows, in order.
         reach: for each row the row behind its node's subtree, ``[rows]``: row i sees row j if ``j <= i < reach[j]``.
         depth: for each row the tokens of its text before it, ``[rows]``.
+        texts: for each text the rows that its tokens are in, in order. Default: not told.
     """
 
-    def __init__(self, blocks: tuple[Block, ...], reach: Tensor, depth: Tensor) -> None:
-        self.blocks, self.reach, self.depth = blocks, reach, depth
+    def __init__(
+        self, blocks: tuple[Block, ...], reach: Tensor, depth: Tensor, texts: tuple[tuple[Span, ...], ...] = ()
+    ) -> None:
+        self.blocks, self.reach, self.depth, self.texts = blocks, reach, depth, texts
         self.deepest = int(depth.max())
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
         """Masks are made at the first layer that needs them, for all."""
@@ -72,13 +75,13 @@ class Layout:
     def of(cls, nodes: Sequence[Node]) -> Layout:
         """The layout of a trie."""
         depth = torch.cat([torch.arange(node.depth, node.depth + node.length) for node in nodes])
-        return cls(_blocks(nodes), _reach(nodes), depth)
+        return cls(_blocks(nodes), _reach(nodes), depth, _texts(nodes))
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Layout:
         """The same on ``device``."""
         if self.reach.device == torch.device(device):
             return self
-        return Layout(self.blocks, self.reach.to(device, **kwargs), self.depth.to(device, **kwargs))
+        return Layout(self.blocks, self.reach.to(device, **kwargs), self.depth.to(device, **kwargs), self.texts)
 
     def mask(
         self, block: Block, front: int = 0, window: int | None = None, *, plain_too: bool = False
@@ -116,6 +119,14 @@ def _reach(nodes: Sequence[Node]) -> Tensor:
         if parent is not None:
             stops[parent] = max(stops[parent], stops[number])
     return torch.tensor(stops).repeat_interleave(torch.tensor([node.length for node in nodes]))
+
+
+def _texts(nodes: Sequence[Node]) -> tuple[tuple[Span, ...], ...]:
+    spans: dict[int, list[Span]] = {}
+    for node in nodes:
+        for text in node.texts:
+            spans.setdefault(text, []).append((node.start, node.stop))
+    return tuple(_merged(spans[text]) for text in sorted(spans))
 
 
 def _blocks(nodes: Sequence[Node]) -> tuple[Block, ...]:

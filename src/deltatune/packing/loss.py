@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["token_losses", "total_loss"]
+__all__ = ["target_scores", "token_losses", "total_loss"]
 
 Head = Callable[[Tensor], Tensor]
 
@@ -37,6 +37,7 @@ def total_loss(
     z_loss: float = 0.0,
     trained: Sequence[Tensor] = (),
     vocabulary: int,
+    at_once: bool = False,
 ) -> Tensor:
     """The weighted sum of the losses, a scalar; to be divided by what it is an average of.
 
@@ -49,6 +50,7 @@ def total_loss(
         z_loss: ζ. Default: 0.
         trained: the tensors that are trained; those of them that the head uses get their gradient too.
         vocabulary: how wide the logits are, from which the rows made at a time follow.
+        at_once: make all logits together and keep them for backward. Default: false.
     """
 
     def losses(states: Tensor, rows: slice) -> Tensor:
@@ -61,6 +63,8 @@ def total_loss(
     rows = max(1, CHUNK // (4 * vocabulary))
     if not torch.is_grad_enabled():
         return torch.stack([losses(hidden[part], part) for part in _parts(len(hidden), rows)]).sum()
+    if at_once:
+        return losses(hidden, slice(None))
     return _Chunked.apply(losses, rows, hidden, *trained)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -110,6 +114,34 @@ def token_losses(head: Head, hidden: Tensor, labels: Tensor, *, vocabulary: int)
             for part in _parts(len(hidden), rows)
         ]
     return torch.cat(each) if each else hidden.new_zeros(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def target_scores(
+    head: Head, hidden: Tensor, predicting: Tensor, labels: Tensor, *, vocabulary: int
+) -> tuple[Tensor, Tensor]:
+    """How well targets are predicted, the logits of a row made once however many targets it predicts.
+
+    Args:
+        head: logits ``[m, vocabulary]`` of hidden states ``[m, d]``.
+        hidden: of every row, ``[rows, d]``.
+        predicting: the row that predicts each target, ``[n]``.
+        labels: the targets, ``[n]``.
+        vocabulary: how wide the logits are, from which the rows made at a time follow.
+
+    Returns:
+        The cross entropy of each target, ``[n]``, in float32 or better; and whether nothing else is likelier, ``[n]``.
+    """
+    rows, of = predicting.unique(return_inverse=True)
+    losses = torch.zeros(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+    hits = torch.zeros(len(labels), dtype=torch.bool, device=hidden.device)
+    for part in _parts(len(rows), max(1, CHUNK // (4 * vocabulary))):
+        logits = _precise(head(hidden.index_select(0, rows[part])))
+        chosen = ((of >= part.start) & (of < part.stop)).nonzero()[:, 0]
+        at, targets = of[chosen] - part.start, labels[chosen]
+        losses[chosen] = logits.logsumexp(dim=-1)[at] - logits[at, targets]
+        hits[chosen] = logits.argmax(dim=-1)[at] == targets
+    return losses, hits
 
 
 def _parts(length: int, rows: int) -> list[slice]:

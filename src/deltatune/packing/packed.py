@@ -13,7 +13,7 @@ from deltatune.errors import DataError
 from deltatune.packing.layout import Layout
 from deltatune.packing.trie import Node, build
 
-__all__ = ["COLUMNS", "IGNORE", "SHARED", "Packed", "Text", "pack"]
+__all__ = ["COLUMNS", "IGNORE", "SHARED", "Packed", "Text", "lay_out", "pack"]
 
 IGNORE = -100
 """The label of a token that is not learned."""
@@ -130,15 +130,7 @@ def pack(examples: Sequence[Mapping[str, Any]], *, share: bool = True, least: in
     read = [Text.of(example) for example in examples]
     texts = [text.ids for text in read]
     nodes = build(texts, least=least) if share else _chains(texts)
-    rows = nodes[-1].stop
-    ids, positions = torch.empty(rows, dtype=torch.long), torch.empty(rows, dtype=torch.long)
-    row_of: list[list[int]] = [[] for _ in texts]
-    for node in nodes:
-        stop = node.depth + node.length
-        ids[node.start : node.stop] = torch.tensor(texts[node.texts[0]][node.depth : stop])
-        positions[node.start : node.stop] = torch.arange(node.depth, stop)
-        for text in node.texts:
-            row_of[text] += range(node.start, node.stop)
+    ids, positions, row_of = lay_out(nodes, texts)
     targets = [
         (row_of[text][at - 1], label, text, at)
         for text, each in enumerate(read)
@@ -151,8 +143,8 @@ def pack(examples: Sequence[Mapping[str, Any]], *, share: bool = True, least: in
         pairs = zip(of.tolist(), at.tolist(), strict=True)
         weights = torch.tensor([1.0 if (given := read[text].weights) is None else given[i] for text, i in pairs])
     return Packed(
-        input_ids=ids[None],
-        position_ids=positions[None],
+        input_ids=ids,
+        position_ids=positions,
         layout=Layout.of(nodes),
         predicting=predicting,
         labels=labels,
@@ -160,6 +152,24 @@ def pack(examples: Sequence[Mapping[str, Any]], *, share: bool = True, least: in
         texts=of,
         tokens=sum(map(len, texts)),
     )
+
+
+def lay_out(nodes: Sequence[Node], texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, list[list[int]]]:
+    """The rows of a trie.
+
+    Returns:
+        The token and the position of each row, both ``[1, rows]``, and for each text the rows that its tokens are in.
+    """
+    rows = nodes[-1].stop
+    ids, positions = torch.empty(rows, dtype=torch.long), torch.empty(rows, dtype=torch.long)
+    row_of: list[list[int]] = [[] for _ in texts]
+    for node in nodes:
+        stop = node.depth + node.length
+        ids[node.start : node.stop] = torch.tensor(texts[node.texts[0]][node.depth : stop])
+        positions[node.start : node.stop] = torch.arange(node.depth, stop)
+        for text in node.texts:
+            row_of[text] += range(node.start, node.stop)
+    return ids[None], positions[None], row_of
 
 
 def _chains(texts: Sequence[Sequence[int]]) -> list[Node]:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutput
 
 from deltatune.attachment.attention import PACKED, attention_sites
+from deltatune.attachment.shards import is_sharded
 from deltatune.attachment.sites import Site
 from deltatune.attachment.stacks import Stacks, evaluating, listening, stacks_of, takes_positions
 from deltatune.errors import SiteError
-from deltatune.packing.loss import token_losses, total_loss
+from deltatune.packing.loss import target_scores, token_losses, total_loss
 from deltatune.packing.packed import Packed, pack
 
-__all__ = ["PackedModel", "why_not"]
+__all__ = ["PackedModel", "logits_of", "standing_in", "vocabulary_of", "why_not"]
 
 
 class PackedModel:
@@ -36,7 +37,7 @@ class PackedModel:
     @property
     def vocabulary(self) -> int:
         """How many logits there are."""
-        return int(self.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+        return vocabulary_of(self.model)
 
     def hidden(self, batch: Packed) -> Tensor:
         """What the head reads of each row, ``[rows, d]``. Within :meth:`listening` only."""
@@ -52,15 +53,7 @@ class PackedModel:
 
     def head(self, hidden: Tensor) -> Tensor:
         """The logits of hidden states, as the model itself makes them."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)  # type: ignore[operator]
-        config: Any = self.model.config
-        if getattr(config, "logits_scaling", None):
-            logits = logits / config.logits_scaling
-        if getattr(config, "logit_scale", None):
-            logits = logits * config.logit_scale
-        if getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
-        return logits
+        return logits_of(self.model, hidden)
 
     def loss(self, batch: Packed, *, smoothing: float = 0.0, z_loss: float = 0.0) -> Tensor:
         """The sum of the losses of all targets; see :func:`deltatune.packing.loss.total_loss`."""
@@ -74,6 +67,7 @@ class PackedModel:
             z_loss=z_loss,
             trained=[parameter for parameter in self.model.parameters() if parameter.requires_grad],
             vocabulary=self.vocabulary,
+            at_once=is_sharded(self.model),  # a backward pass of a part would end what FSDP2 takes for the whole pass
         )
 
     @torch.no_grad()
@@ -81,6 +75,11 @@ class PackedModel:
         """The cross entropy of each target, ``[n]``."""
         hidden = self.hidden(batch).index_select(0, batch.predicting)
         return token_losses(self.head, hidden, batch.labels, vocabulary=self.vocabulary)
+
+    @torch.no_grad()
+    def scores(self, batch: Packed) -> tuple[Tensor, Tensor]:
+        """The cross entropy of each target and whether it is the likeliest token, both ``[n]``."""
+        return target_scores(self.head, self.hidden(batch), batch.predicting, batch.labels, vocabulary=self.vocabulary)
 
     def listening(self) -> contextlib.AbstractContextManager[None]:
         """Within this context the model's attention takes packed batches."""
@@ -96,16 +95,40 @@ class PackedModel:
         Args:
             **settings: of :meth:`loss`.
         """
-        former, forward = vars(self.model).get("forward"), _Forward(self, settings)
-        with self.listening():
-            self.model.forward = forward
-            try:
-                yield
-            finally:
-                if vars(self.model)["forward"] is forward:  # else a wrapper has been put over it, which needs it
-                    del self.model.forward
-                    if former is not None:
-                        self.model.forward = former
+        with self.listening(), standing_in(self.model, _Forward(self, settings)):
+            yield
+
+
+def vocabulary_of(model: nn.Module) -> int:
+    """How many logits a language model has."""
+    return int(model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
+
+
+def logits_of(model: nn.Module, hidden: Tensor) -> Tensor:
+    """The logits of what the output head reads, as the model itself makes them."""
+    logits: Tensor = model.get_output_embeddings()(hidden)  # type: ignore[operator]
+    config: Any = model.config
+    if getattr(config, "logits_scaling", None):
+        logits = logits / config.logits_scaling
+    if getattr(config, "logit_scale", None):
+        logits = logits * config.logit_scale
+    if getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / config.final_logit_softcapping) * config.final_logit_softcapping
+    return logits
+
+
+@contextlib.contextmanager
+def standing_in(model: nn.Module, forward: Any) -> Iterator[None]:
+    """Within this context ``forward`` stands in for that of ``model``."""
+    former = vars(model).get("forward")
+    model.forward = forward
+    try:
+        yield
+    finally:
+        if vars(model)["forward"] is forward:  # else a wrapper has been put over it, which needs it
+            del model.forward
+            if former is not None:
+                model.forward = former
 
 
 class _Forward:

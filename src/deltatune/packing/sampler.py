@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch.utils.data import Sampler
 
 from deltatune.errors import DataError
+from deltatune.packing.trie import alike
 
 __all__ = ["Batches"]
 
@@ -137,16 +138,11 @@ def _joined(
     last: Sequence[int] = ()
     for single in sorted(singles, key=lambda single: list(texts[single.members[0]])):
         text = texts[single.members[0]]
-        alike = _alike(last, text)
-        added = single.cost - (alike if shared else 0)
-        if chunks and alike >= least and chunks[-1].cost + added <= room:
+        common = alike(last, text)
+        added = single.cost - (common if shared else 0)
+        if chunks and common >= least and chunks[-1].cost + added <= room:
             chunks[-1] = _Chunk(chunks[-1].members + single.members, chunks[-1].cost + added)
         else:
             chunks.append(single)
         last = text
     return chunks
-
-
-def _alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first tokens two texts have in common."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

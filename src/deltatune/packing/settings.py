@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from deltatune.errors import ConfigError
 from deltatune.packing.packed import SHARED, pack
+from deltatune.packing.sampler import Batches
 
 __all__ = ["Packing"]
 
@@ -46,6 +47,31 @@ class Packing:
         _check(0 <= self.group <= 1, "group", "a share from 0 to 1", self.group)
         _check(self.least > 0, "least", "at least 1", self.least)
         _check(self.z_loss >= 0, "z_loss", "no less than 0", self.z_loss)
+
+    def batches(
+        self,
+        texts: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        processes: int = 1,
+        seed: int = 0,
+        epoch: Callable[[], int] | None = None,
+    ) -> Batches:
+        """Which examples go together; the arguments are those of :class:`deltatune.packing.sampler.Batches`.
+
+        Raises:
+            DataError: an example has more than ``max_tokens`` tokens.
+        """
+        return Batches(
+            texts,
+            batch_size,
+            max_tokens=self.max_tokens,
+            group=self.group,
+            least=self.least,
+            processes=processes,
+            seed=seed,
+            epoch=epoch,
+        )
 
     def collate(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch of examples; fit for a DataLoader's ``collate_fn``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Node", "build"]
+__all__ = ["Node", "alike", "build"]
 
 Text = Sequence[int]
 
@@ -91,3 +91,8 @@ def _agree_until(texts: Sequence[Text], chosen: Sequence[int], known: int) -> in
     for other in others:
         until = next((at for at in range(known, until) if other[at] != first[at]), until)
     return until
+
+
+def alike(a: Text, b: Text) -> int:
+    """How many first tokens two texts have in common."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

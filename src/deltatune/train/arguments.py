@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 
 from deltatune.errors import ConfigError
-from deltatune.train.config import RunConfig
+from deltatune.packing.texts import Texts
+from deltatune.train.config import PackingSpec, RunConfig
 
 __all__ = ["total_steps", "training_arguments"]
 
@@ -52,6 +54,7 @@ def training_arguments(config: RunConfig) -> transformers.TrainingArguments:
         "eval_strategy": ("steps" if train.eval_steps else "epoch") if _evaluates(config) else "no",
         "eval_steps": train.eval_steps,
         "report_to": train.report_to if isinstance(train.report_to, str) else list(train.report_to),
+        "train_sampling_strategy": "group_by_length",  # for padded batches; packed ones draw their own
         "include_num_input_tokens_seen": "non_padding",
         "remove_unused_columns": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -76,14 +79,21 @@ def _evaluates(config: RunConfig) -> bool:
     return bool(config.data.eval or config.data.eval_share)
 
 
-def total_steps(config: RunConfig, examples: int, world: int = 1) -> int:
+def total_steps(config: RunConfig, examples: Sequence[Mapping[str, Any]], world: int = 1) -> int:
     """How many optimiser steps a run has.
 
     Args:
         config: its settings.
-        examples: how many training examples there are.
+        examples: the training examples, encoded.
         world: how many processes train together.
+
+    Raises:
+        DataError: an example has more tokens than a batch may have.
     """
     train = config.train
-    batches = math.ceil(examples / (train.batch_size * world))
-    return train.max_steps or math.ceil(train.epochs * max(math.ceil(batches / train.gradient_accumulation), 1))
+    if train.max_steps is not None:
+        return train.max_steps
+    batches = math.ceil(len(examples) / (train.batch_size * world))
+    if isinstance(train.packing, PackingSpec) and train.packing.max_tokens is not None:
+        batches = len(train.packing.build().batches(Texts(examples), train.batch_size, processes=world)) // world
+    return math.ceil(train.epochs * max(math.ceil(batches / train.gradient_accumulation), 1))

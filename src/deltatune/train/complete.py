@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from deltatune.errors import DataError
+from deltatune.packing.prefill import SAVED, prefill, shared_tokens, why_no_prefill
 from deltatune.train.collate import Collator
 from deltatune.train.encode import IGNORE, Encoded, Kind
 
@@ -41,6 +42,8 @@ def complete(
 ) -> Iterator[str]:
     """Let the model go on from prompts, several at once, and yield what it wrote in their order.
 
+    What the prompts of a batch begin with alike runs once where that pays.
+
     Args:
         base: the model and its tokenizer.
         prompts: token ids.
@@ -56,8 +59,26 @@ def complete(
             width = inputs["input_ids"].shape[1] if base.task == "causal-lm" else 0
             settings = {"do_sample": False, "max_new_tokens": max_new_tokens, **sampling}
             with torch.no_grad():
-                written = base.model.generate(**inputs, **settings)  # type: ignore[operator]
+                begun = _begun(base, batch, settings)
+                written = base.model.generate(**inputs, **begun, **settings)  # type: ignore[operator]
             yield from base.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
+
+
+_TAKEN = frozenset(
+    {"do_sample", "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p"}
+    | {"repetition_penalty", "num_beams", "num_return_sequences", "length_penalty", "early_stopping", "use_cache"}
+)
+"""The settings of `generate` beside which it is known to go on from a cache as from a prompt."""
+
+
+def _begun(base: Base, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> dict[str, Any]:
+    """A cache that has the prompts already, but for their last tokens, if they share enough for that to pay."""
+    if base.task != "causal-lm" or not settings.keys() <= _TAKEN or not settings.get("use_cache", True):
+        return {}
+    if shared_tokens(prompts) < SAVED or why_no_prefill(base.model) is not None:
+        return {}
+    copies = max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
+    return {"past_key_values": prefill(base.model, prompts, copies=copies)}
 
 
 @contextmanager

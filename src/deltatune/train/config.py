@@ -17,8 +17,9 @@ from deltatune.train.formats import FORMATS
 
 if TYPE_CHECKING:
     from deltatune.methods.base import Method
+    from deltatune.packing.settings import Packing
 
-__all__ = ["NO_DELTA", "SHORT", "BaseSpec", "DataSpec", "DeltaSpec", "RunConfig", "Task", "TrainSpec"]
+__all__ = ["NO_DELTA", "SHORT", "BaseSpec", "DataSpec", "DeltaSpec", "PackingSpec", "RunConfig", "Task", "TrainSpec"]
 
 Task: TypeAlias = Literal["auto", "causal-lm", "seq2seq-lm", "sequence-classification"]
 
@@ -67,6 +68,8 @@ class BaseSpec(_Section):
     """eager, sdpa, flash_attention_2 and the like. null: the best one the model supports."""
     trust_remote_code: bool = False
     """Run the Python code that comes with the model."""
+    offload: bool = False
+    """Read layers from the model's files when it is their turn, for a base larger than memory. On the CPU, on Linux."""
 
 
 class DeltaSpec(BaseModel):
@@ -160,6 +163,27 @@ Optimizer: TypeAlias = Literal[
 ]
 
 
+class PackingSpec(_Section):
+    """How batches without padding are made. See `deltatune.Packing`."""
+
+    max_tokens: Whole | None = None
+    """Tokens a batch may have on each device, shared ones once; counts in place of batch_size. null: batch_size."""
+    share: bool = True
+    """Run what examples begin with alike only once."""
+    group: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far to put examples that begin alike together: 0, random order; 1, wherever there are any."""
+    least: Whole = 16
+    """Tokens that examples must begin with alike for it to count."""
+    z_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared logarithm of the softmax's denominator in the loss."""
+
+    def build(self) -> Packing:
+        """The settings as the trainer takes them."""
+        from deltatune.packing.settings import Packing
+
+        return Packing(**self.model_dump())
+
+
 class TrainSpec(_Section):
     """How to train. Anything else `transformers.TrainingArguments` has goes under `extra`."""
 
@@ -187,6 +211,12 @@ class TrainSpec(_Section):
     """Clip the gradient to this norm; 0: do not."""
     seed: Annotated[int, Field(ge=0)] = 42
     """Of the start of the delta, the order of the data, dropout and the split."""
+    packing: PackingSpec | bool | None = None
+    """Batches without padding, in which what examples share runs once. null: where the model can; false: never."""
+    cache_trunk: bool = False
+    """Keep on disk what the layers below all deltas answer, so that each text runs through them once."""
+    memory_budget: str | Whole | None = None
+    """What a step may take, such as 16GiB: checkpoint as many layers as that asks for. null: no matter."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["full", "bf16", "fp16"] = "full"

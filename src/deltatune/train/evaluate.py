@@ -1,6 +1,8 @@
 """How good a model is on data: its loss over the supervised tokens, its exact answers, or how well it classifies.
 
-Sums are kept for each example and divided once, so the result does not depend on how the data fall into batches.
+Sums are kept for each example and divided once, so the result does not depend on how the data fall into batches. A
+causal model that takes packed batches gets them: no padding, what examples share run once, logits only where there is a
+label. The result is the same within rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.attachment.bank import unwrap
+from deltatune.attachment.shards import is_sharded
+from deltatune.packing.known import ask, is_routed
+from deltatune.packing.packed import pack
+from deltatune.packing.path import PackedModel, why_not
 from deltatune.train.collate import Collator
 from deltatune.train.complete import Prediction, answers, chunks, complete, decode, device_of, evaluating
 from deltatune.train.encode import IGNORE, Encoded, EncodedSet, Kind
@@ -96,7 +103,10 @@ def evaluate(
     """
     collate, tokenizer = Collator.of(base.tokenizer), base.tokenizer
     kind: Kind = "classification" if data.labels else "seq2seq" if base.task == "seq2seq-lm" else "causal"
-    order = sorted(range(len(data.examples)), key=lambda i: -len(data.examples[i]["input_ids"]))
+    if kind == "causal" and _packed_model(base.model) is not None:  # alike beginnings together
+        order = sorted(range(len(data.examples)), key=lambda i: data.examples[i]["input_ids"])
+    else:  # alike lengths
+        order = sorted(range(len(data.examples)), key=lambda i: -len(data.examples[i]["input_ids"]))
     batches = (collate([data.examples[i] for i in batch]) for batch in chunks(order, batch_size))
     names = data.labels.names if data.labels else ()
     with evaluating(base.model):
@@ -119,6 +129,7 @@ def score(
     *,
     gather: Gather = lambda values: values,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    packed: bool = True,
 ) -> dict[str, float]:
     """The loss of a model over batches and what goes with it; for a training loop.
 
@@ -129,9 +140,10 @@ def score(
         labels: the names of the classes, for classification.
         gather: brings the values of one batch together from all processes. Default: there is only one.
         context: around each forward pass, such as autocast. Default: nothing.
+        packed: run a causal model past its own ``forward``, without padding, if it allows. Default: true.
     """
     with evaluating(model):
-        return _score(model, batches, kind, tuple(labels), gather=gather, context=context)[0]
+        return _score(model, batches, kind, tuple(labels), gather=gather, context=context, packed=packed)[0]
 
 
 def _score(
@@ -142,16 +154,24 @@ def _score(
     *,
     gather: Gather = lambda values: values,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    packed: bool = True,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, float], Confusion | None, list[int] | None]:
     rows: list[Tensor] = []
-    for batch in batches:
-        inputs = {name: value.to(device_of(model)) for name, value in batch.items()}
-        with torch.no_grad(), context():
-            logits = model(**inputs).logits
-        rows.append(gather(_ROWS[kind](logits, inputs["labels"])).cpu())
-        if progress is not None:
-            progress(len(inputs["labels"]))
+    packed_model = _packed_model(model) if packed and kind == "causal" else None
+    with nullcontext() if packed_model is None else packed_model.listening():
+        for batch in batches:
+            if packed_model is not None and _is_text(batch):
+                with torch.no_grad(), context():
+                    found = _packed_rows(packed_model, batch)
+            else:
+                inputs = {name: value.to(device_of(model)) for name, value in batch.items()}
+                with torch.no_grad(), context():
+                    logits = model(**inputs).logits
+                found = _ROWS[kind](logits, inputs["labels"])
+            rows.append(gather(found).cpu())
+            if progress is not None:
+                progress(len(batch["labels"]))
     table = torch.cat(rows).double()
     loss = float(table[:, 0].sum() / table[:, 1].sum())
     if kind == "classification":
@@ -164,6 +184,31 @@ def _score(
         )
     right = float(table[:, 2].sum() / table[:, 1].sum())
     return {"loss": loss, "perplexity": _exp(loss), "token_accuracy": right}, None, None
+
+
+def _packed_model(model: nn.Module) -> PackedModel | None:
+    """The model as packed batches see it, if it takes them as it is now."""
+    model = unwrap(model)
+    if is_sharded(model) or is_routed(model) or ask(why_not, model) is not None:
+        return None
+    return PackedModel(model)
+
+
+def _is_text(batch: Mapping[str, Tensor]) -> bool:
+    """Whether a batch has a label for each token, and nothing else that a model would read."""
+    return batch.keys() <= _TEXT and batch["input_ids"].shape == batch["labels"].shape
+
+
+_TEXT = {"input_ids", "labels", "attention_mask"}
+
+
+def _packed_rows(packed_model: PackedModel, batch: Mapping[str, Tensor]) -> Tensor:
+    """As :func:`_token_rows`, of a padded batch; in its dtype too, for a process whose model takes none of these."""
+    examples = [dict(zip(batch, columns, strict=True)) for columns in zip(*batch.values(), strict=True)]
+    packed = pack(examples).to(device_of(packed_model.model))
+    losses, hits = packed_model.scores(packed)
+    each = torch.stack([losses.float(), torch.ones_like(hits, dtype=torch.float32), hits.float()], dim=1)
+    return torch.zeros(len(examples), 3, device=losses.device).index_add_(0, packed.texts, each)
 
 
 def _token_rows(logits: Tensor, labels: Tensor) -> Tensor:

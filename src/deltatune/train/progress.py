@@ -17,13 +17,14 @@ from rich.text import Text
 from transformers import TrainerCallback
 
 import deltatune
+from deltatune.sizes import size_text
 from deltatune.train.preview import render_sample, render_sample_plain
 
 if TYPE_CHECKING:
     from deltatune.attachment.summary import Summary
     from deltatune.train.setup import Setup
 
-__all__ = ["Progress", "ProgressCallback", "memory_bytes", "print_header", "print_sample", "size_text"]
+__all__ = ["Progress", "ProgressCallback", "memory_bytes", "print_header", "print_sample"]
 
 _LONGEST_SAMPLE = 1500
 """Characters of the sample that are shown; beyond that its middle is left out."""
@@ -80,15 +81,6 @@ def memory_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return int(psutil.Process().memory_info().rss)
-
-
-def size_text(count: float) -> str:
-    """A number of bytes in words, such as 1.4 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
 
 
 class ProgressCallback(TrainerCallback):

@@ -30,13 +30,13 @@ from deltatune.errors import ConfigError, DeltaError
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.checkpoints import last_whole_checkpoint
 from deltatune.train.collate import Collator
-from deltatune.train.config import RunConfig
+from deltatune.train.config import PackingSpec, RunConfig
 from deltatune.train.config_file import config_text
 from deltatune.train.encode import EncodedSet
 from deltatune.train.folder import RunFolder
 from deltatune.train.plot import can_plot, plot_loss
 from deltatune.train.progress import ProgressCallback, memory_bytes, print_header, print_sample
-from deltatune.train.run_trainer import AtTheEnd, RunTrainer, WriteLog
+from deltatune.train.run_trainer import AtTheEnd, RunTrainer, TellSavings, WriteLog
 from deltatune.train.setup import Setup, set_up
 
 __all__ = ["Interrupted", "RunResult", "dry_run", "quiet", "run"]
@@ -95,7 +95,7 @@ def run(
             folder.check(resume=resume, overwrite=overwrite)
         setup = set_up(config)
         checkpoint = last_whole_checkpoint(setup.base.model, folder.path) if resume else None
-        steps = total_steps(config, len(setup.train.examples), args.world_size)
+        steps = total_steps(config, setup.train.examples, args.world_size)
         print_header(console, setup, summary(setup.base.model), steps=steps, world=args.world_size)
         print_sample(console, setup)
         if checkpoint and _step_of(checkpoint) >= steps and folder.is_finished:
@@ -124,7 +124,7 @@ def dry_run(config: RunConfig, *, console: Console | None = None) -> dict[str, A
         args = training_arguments(config)
         setup = set_up(config, shapes_only=True)
         counted = summary(setup.base.model)
-        steps = total_steps(config, len(setup.train.examples), args.world_size)
+        steps = total_steps(config, setup.train.examples, args.world_size)
         console = console or Console()
         print_header(console, setup, counted, steps=steps, world=args.world_size)
         print_sample(console, setup)
@@ -153,6 +153,7 @@ def _train(
 ) -> RunResult:
     bar = ProgressCallback(console)
     trainer = _trainer(setup, args, [AtTheEnd(), WriteLog(folder), bar])
+    trainer.add_callback(TellSavings(trainer, console))
     seconds = 0.0
     try:
         if checkpoint and _step_of(checkpoint) >= steps:  # only the result is missing
@@ -170,6 +171,7 @@ def _train(
 
 
 def _trainer(setup: Setup, args: transformers.TrainingArguments, callbacks: list[TrainerCallback]) -> RunTrainer:
+    packing = setup.config.train.packing
     try:
         trainer = RunTrainer(
             setup.base.model,
@@ -179,6 +181,9 @@ def _trainer(setup: Setup, args: transformers.TrainingArguments, callbacks: list
             data_collator=Collator.of(setup.base.tokenizer),
             processing_class=setup.base.tokenizer,
             callbacks=callbacks,
+            packing=packing.build() if isinstance(packing, PackingSpec) else packing,
+            memory_budget=setup.config.train.memory_budget,
+            cache_trunk=setup.config.train.cache_trunk,
         )
     except DeltaError:
         raise

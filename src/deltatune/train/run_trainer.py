@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 
+from deltatune.sizes import size_text
 from deltatune.train.checkpoints import FILES, restore_deltas
 from deltatune.train.evaluate import score
 from deltatune.train.folder import RunFolder
 from deltatune.train.setup import KINDS, Setup
 from deltatune.train.trainer import Trainer
 
-__all__ = ["AtTheEnd", "RunTrainer", "WriteLog"]
+__all__ = ["AtTheEnd", "RunTrainer", "TellSavings", "WriteLog"]
 
 
 class RunTrainer(Trainer):
@@ -30,7 +34,8 @@ class RunTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As in the base class, but for the scores: those of `deltatune.train.evaluate`, whatever the batches."""
-        model = self.model_wrapped if self.is_deepspeed_enabled or self.is_fsdp_enabled else self.model
+        is_wrapped = self.is_deepspeed_enabled or self.is_fsdp_enabled
+        model = self.model_wrapped if is_wrapped else self.model
         assert model is not None
         labels = self.setup.train.labels
         scores = score(
@@ -39,12 +44,43 @@ class RunTrainer(Trainer):
             KINDS[self.setup.base.task],
             labels.names if labels else (),
             gather=self.accelerator.gather_for_metrics,
-            context=self.compute_loss_context_manager,
+            context=self._forward_context,
+            packed=not is_wrapped,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @contextlib.contextmanager
+    def _forward_context(self) -> Iterator[None]:
+        """What the model runs in, its own ``forward`` or not: Accelerate puts autocast into that alone."""
+        with self.compute_loss_context_manager(), self.accelerator.autocast():
+            yield
+
+
+class TellSavings(TrainerCallback):
+    """Says before the first step what is saved in each, and what of it was planned.
+
+    Args:
+        trainer: the run's.
+        console: where to.
+    """
+
+    def __init__(self, trainer: RunTrainer, console: Console) -> None:
+        self.trainer, self.console = trainer, console
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        plan, cache, data = self.trainer.memory_plan, self.trainer.trunk_cache, self.trainer.setup.train
+        self._say(self.trainer.savings)
+        if plan is not None:
+            self._say(plan)
+        if cache is not None:
+            depth = len(cache.trunk.layers)
+            self._say(f"{depth} layers run once a text: up to {size_text(cache.bytes_for(data.tokens))} on disk")
+
+    def _say(self, what: object) -> None:
+        self.console.print(str(what), highlight=False, soft_wrap=True)
 
 
 class AtTheEnd(TrainerCallback):

@@ -134,6 +134,7 @@ def open_base(config: RunConfig, labels: LabelSet | None, *, shapes_only: bool =
         revision=spec.revision,
         attn_implementation=spec.attn_implementation,
         trust_remote_code=spec.trust_remote_code,
+        offload=spec.offload and not shapes_only,
     )
     if base.task not in KINDS:
         raise ConfigError(

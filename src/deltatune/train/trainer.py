@@ -8,7 +8,8 @@ refused, and a run resumes from the last checkpoint that was written whole.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ import torch
 import transformers
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers import TrainerCallback
 from transformers.trainer_optimizer import is_optimizer_factory
 
 from deltatune.attachment.bank import bank_of, unwrap
+from deltatune.attachment.shards import is_sharded
 from deltatune.errors import ConfigError, DataError, FileFormatError
-from deltatune.packing.packed import COLUMNS, Text
-from deltatune.packing.path import PackedModel, why_not
-from deltatune.packing.sampler import Batches
+from deltatune.packing.label_only import offset_of
+from deltatune.packing.path import why_not
 from deltatune.packing.settings import Packing
+from deltatune.packing.texts import Texts, is_text
+from deltatune.sizes import parse_size
 from deltatune.train.checkpoints import (
     begin_checkpoint,
     last_whole_checkpoint,
@@ -35,6 +39,9 @@ from deltatune.train.collate import Collator
 from deltatune.train.distributed import average_gradients, keep_whole, replicate
 from deltatune.train.groups import parameter_groups
 from deltatune.train.hooks import Steps, on_step, prepare
+from deltatune.train.memory_budget import MemoryPlan
+from deltatune.train.savings import Savings
+from deltatune.train.trunk_cache import TrunkCache
 
 __all__ = ["Trainer"]
 
@@ -45,42 +52,70 @@ class Trainer(transformers.Trainer):
     Takes the arguments of ``transformers.Trainer``. Checkpoints hold the deltas, the optimiser and the random
     states; ``train(resume_from_checkpoint=True)`` goes on to the same numbers as the uninterrupted run.
 
-    Examples of a causal language model, ``input_ids`` with as many ``labels`` each, are trained on without padding
-    and without logits of tokens that have no label: the same loss and gradients in less time and memory.
+    Examples of a causal language model, ``input_ids`` with as many ``labels`` each, are trained on without padding, and
+    those of any language model without logits of tokens that have no label: the same loss and gradients in less time
+    and memory.
 
     Args:
         model: the model, with deltas attached.
         args: ``transformers.TrainingArguments``.
-        packing: how to lay examples out without padding, ``False`` not to. Default: as :class:`Packing` has it where
-            model and data allow, unless there is a ``data_collator`` other than deltatune's.
+        packing: how to lay examples out without padding; ``False``: pad them, and let the model make its own loss.
+            Default: as :class:`Packing` has it where model and data allow, unless there is a ``data_collator`` other
+            than deltatune's.
+        lean: keep less for the backward pass: what a few elementwise steps make again is not kept. Default: true.
+        memory_budget: what a step may take on each device, weights included, such as ``"16GiB"`` or a number of bytes:
+            as many layers are checkpointed as that asks for, and no more. Default: ``None``, no layer is.
+        cache_trunk: keep what the layers below all deltas answer in ``output_dir/trunk``, so that each text runs
+            through them once, or in the folder given. It takes as many numbers a token as the model is wide, on disk.
+            Default: false.
         **kwargs: as for ``transformers.Trainer``.
 
     Raises:
         AttachError: the model has no delta.
-        ConfigError: ``packing`` is asked for, but the model or the data do not allow it.
+        ConfigError: ``packing`` is asked for, but the model or the data do not allow it; ``memory_budget`` can not be
+            met; there is no trunk to cache; or what trains in several processes can not train deltas.
         DataError: no token of the training data is supervised, or none of a whole step.
     """
 
     def __init__(
-        self, model: nn.Module | None = None, args: Any = None, *, packing: Packing | bool | None = None, **kwargs: Any
+        self,
+        model: nn.Module | None = None,
+        args: Any = None,
+        *,
+        packing: Packing | bool | None = None,
+        lean: bool = True,
+        memory_budget: int | str | None = None,
+        cache_trunk: bool | str | Path = False,
+        **kwargs: Any,
     ) -> None:
         if model is not None:
             bank_of(model)
-        if kwargs.get("data_collator") is None and _is_text(kwargs.get("train_dataset")):
+        if kwargs.get("data_collator") is None and is_text(kwargs.get("train_dataset")):
             tokenizer = kwargs.get("processing_class")
             kwargs["data_collator"] = Collator(0) if tokenizer is None else Collator.of(tokenizer)
         with _taken_for_trainable(model):
             super().__init__(model, args, **kwargs)
+        if self.is_deepspeed_enabled:
+            raise ConfigError(
+                "deepspeed: expected DDP or FSDP2, found DeepSpeed, whose optimiser hides the gradients that methods "
+                "work on; use examples/accelerate/ddp.yaml in place of ZeRO-1 and 2, fsdp2.yaml in place of ZeRO-3"
+            )
         if self.is_fsdp_enabled:
             keep_whole(self._base, self.accelerator.state.fsdp_plugin)
         self.card: dict[str, object] = {}
         """Rows for the model card of what is saved."""
-        self.packing = self._chosen(packing)
-        """How batches are made; ``None`` if they are padded."""
-        if self.packing is not None:
+        self.savings = self._savings(packing, lean, memory_budget, cache_trunk)
+        """What is saved in each step, and how."""
+        self.memory_plan: MemoryPlan | None = None
+        """Which layers the memory budget checkpoints, from the beginning of training on."""
+        self.trunk_cache: TrunkCache | None = None
+        """What the layers below all deltas answered, during training."""
+        if self.savings.makes_loss:
             self.model_accepts_loss_kwargs = True
-            self.label_smoother = None  # it needs the logits of every token; the packed loss smooths by itself
+            self.label_smoother = None  # it needs the logits of every token; our losses smooth by themselves
         self._steps: Steps | None = None
+        if self.savings.trunk is not None:
+            self.add_callback(_SharesTrunk(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train, from the start or from a checkpoint.
@@ -103,7 +138,7 @@ class Trainer(transformers.Trainer):
             resume_from_checkpoint = str(last)
         if self.is_fsdp_enabled:
             replicate(self._base, self.args.device)
-        with self._taking_packed():
+        with self.savings.on(self._base) as (self.memory_plan, self.trunk_cache):
             if not resume_from_checkpoint:
                 prepare(self._base, _TrainingBatches(self))
             return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -113,12 +148,9 @@ class Trainer(transformers.Trainer):
         if self.packing is None:
             return super().get_train_dataloader()
         args, dataset = self.args, self.train_dataset
-        batches = Batches(
-            _Texts(dataset),
+        batches = self.packing.batches(
+            Texts(dataset),
             self._train_batch_size,
-            max_tokens=self.packing.max_tokens,
-            group=self.packing.group,
-            least=self.packing.least,
             processes=args.world_size,
             seed=args.seed if args.data_seed is None else args.data_seed,
             epoch=lambda: int(self.state.epoch or 0),
@@ -161,8 +193,9 @@ class Trainer(transformers.Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
         """As in the base class; a step without one supervised token would divide by zero, so it is refused."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if any("packed" in batch and batch["packed"].weights is not None for batch in batches):
-            count = self.accelerator.reduce(sum(batch["packed"].total_weight for batch in batches), "sum")
+        if batches and "packed" in batches[0]:  # whether or not there are weights: the other processes may have some
+            weight = torch.stack([batch["packed"].total_weight.to(device, torch.float32) for batch in batches]).sum()
+            count = self.accelerator.reduce(weight, "sum") if self.args.average_tokens_across_devices else weight
         if batches and count is not None and not bool(torch.as_tensor(count).any()):
             raise DataError(
                 f"step {self.state.global_step + 1}: expected supervised tokens, found every label -100; "
@@ -175,7 +208,7 @@ class Trainer(transformers.Trainer):
         folder = Path(output_dir or str(self.args.output_dir))
         if self.args.should_save:
             begin_checkpoint(folder)
-        if self.args.should_save or self.is_fsdp_enabled:  # then the others give their parts of the base's identity
+        if self.args.should_save or is_sharded(self._base):  # then the others give their parts of the base's identity
             save_deltas(self._base, folder, self.card)
         if not self.args.should_save:
             return
@@ -187,9 +220,41 @@ class Trainer(transformers.Trainer):
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Save deltas", revision=self.args.hub_revision)
 
+    @property
+    def packing(self) -> Packing | None:
+        """How batches are made; ``None`` if they are padded."""
+        return self.savings.packing
+
+    def _savings(
+        self, packing: Packing | bool | None, lean: bool, budget: int | str | None, trunk: bool | str | Path
+    ) -> Savings:
+        if self.train_dataset is None:
+            return Savings(lean=False)
+        chosen = self._chosen(packing)
+        pads_alone = chosen is None and packing is not False and isinstance(self.data_collator, Collator)
+        is_tried = pads_alone and not self.is_fsdp_enabled and self.args.n_gpu <= 1
+        folder = Path(str(self.args.output_dir)) / "trunk" if trunk is True else trunk and Path(trunk)
+        limit = None if budget is None else parse_size(budget, "memory_budget")
+        names = ("activation_checkpointing", "gradient_checkpointing")
+        checkpointing = any(getattr(self.args, name, False) for name in names)
+        if limit is not None and (self.is_fsdp_enabled or checkpointing):
+            found = names[0] if checkpointing else "FSDP"
+            raise ConfigError(f"memory_budget: expected it alone, found {found} too; leave one of them out")
+        if trunk and self.is_fsdp_enabled:
+            raise ConfigError("cache_trunk: expected whole weights in each process, found FSDP; leave one of them out")
+        return Savings(
+            packing=chosen,
+            offset=offset_of(self._base) if is_tried else None,
+            smoothing=self.args.label_smoothing_factor,
+            lean=lean and self.args.n_gpu <= 1,
+            memory_budget=limit,
+            tokens=0 if limit is None else self._most_tokens(chosen),
+            trunk=folder or None,
+        )
+
     def _chosen(self, packing: Packing | bool | None) -> Packing | None:
         """The packing to use, if any."""
-        if packing is False or self.train_dataset is None:
+        if packing is False:
             return None
         reason = self._why_not()
         if reason is None:
@@ -199,19 +264,22 @@ class Trainer(transformers.Trainer):
         return None
 
     def _why_not(self) -> str | None:
-        if not _is_text(self.train_dataset):
+        if not is_text(self.train_dataset):
             return "expected examples with as many labels as input_ids, found others"
         if not isinstance(self.data_collator, Collator):
             return f"expected no data_collator of another kind, found {type(self.data_collator).__name__}"
         if self.args.n_gpu > 1:
             return f"expected a process for each GPU, found one for {self.args.n_gpu}; start it with accelerate launch"
-        return why_not(self._base, tried=not (self.is_fsdp_enabled or self.is_deepspeed_enabled))
+        return why_not(self._base, tried=not self.is_fsdp_enabled)
 
-    def _taking_packed(self) -> contextlib.AbstractContextManager[None]:
-        if self.packing is None:
-            return contextlib.nullcontext()
-        smoothing = self.args.label_smoothing_factor
-        return PackedModel(self._base).taking_packed(smoothing=smoothing, z_loss=self.packing.z_loss)
+    def _most_tokens(self, packing: Packing | None) -> int:
+        """The most tokens that a batch of the training data can have."""
+        if packing is not None and packing.max_tokens is not None:
+            return packing.max_tokens
+        dataset: Any = self.train_dataset
+        lengths = sorted((len(dataset[number]["input_ids"]) for number in range(len(dataset))), reverse=True)
+        size = self._train_batch_size
+        return size * lengths[0] if packing is None else sum(lengths[:size])
 
     @property
     def _base(self) -> nn.Module:
@@ -242,12 +310,27 @@ class Trainer(transformers.Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        if self.args.should_save:  # under both names, for the run may go on with one process or with several
+            single, first = (Path(output_dir) / name for name in ("rng_state.pth", "rng_state_0.pth"))
+            shutil.copyfile(*((first, single) if self.args.world_size > 1 else (single, first)))
         self.accelerator.wait_for_everyone()  # the file that makes a checkpoint whole is written after those of all
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None
         restore_deltas(self._base, Path(best))
+
+
+class _SharesTrunk(TrainerCallback):
+    """Lets every process find at the end of an epoch what the others have kept in it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.trainer.trunk_cache is not None:
+            self.trainer.trunk_cache.commit()
+        self.trainer.accelerator.wait_for_everyone()
 
 
 class _TrainingBatches:
@@ -259,30 +342,6 @@ class _TrainingBatches:
     def __iter__(self) -> Iterator[Any]:
         for batch in self.trainer.get_train_dataloader():
             yield self.trainer._prepare_inputs(batch)
-
-
-class _Texts(Sequence[Sequence[int]]):
-    """The token ids of a data set's examples."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, number: Any) -> Any:
-        return Text.of(self.dataset[number]).ids
-
-
-def _is_text(dataset: Any) -> bool:
-    """Whether a data set has examples with a label for each token, and nothing else that a model would read."""
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or not len(dataset):
-        return False
-    example = dataset[0]
-    if not isinstance(example, Mapping) or not {"input_ids", "labels"} <= example.keys() <= set(COLUMNS):
-        return False
-    ids, labels = example["input_ids"], example["labels"]
-    return all(hasattr(each, "__len__") for each in (ids, labels)) and len(ids) == len(labels)
 
 
 @contextlib.contextmanager
