@@ -106,8 +106,8 @@ CASES = {
         mixed, "dora all linear", TRAINERS, besides=(Run("deltatune", "lora all linear"),)
     ),
     "mixed lengths, prompt tuning": Case(mixed, "prompt", (*TRAINERS[:2], "peft + TRL padded")),
-    "shared prefix, LoRA q,v": Case(shared_prefix, "lora q,v", TRAINERS),
-    "shared prefix, LoRA all linear": Case(shared_prefix, "lora all linear", TRAINERS),
+    "shared prefix, LoRA q,v": Case(shared_prefix, "lora q,v", (*TRAINERS, "peft + TRL padded")),
+    "shared prefix, LoRA all linear": Case(shared_prefix, "lora all linear", (*TRAINERS[:2], "peft + TRL padded")),
     "classification, LoRA q,v": Case(
         sentences, "classifier", ("deltatune", "peft + Trainer", "peft + loop"), base="minilm"
     ),

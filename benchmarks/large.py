@@ -8,9 +8,9 @@ over one text with gradient checkpointing. A thread looks at the process's memor
     anonymous   the part that is the process's own, and has to be there
     file        the part that is pages of the weights' files, which the system may take back whenever it needs room
 
-    python benchmarks/large.py FOLDER                     # all rows; a folder for the weights, which are kept there
-    python benchmarks/large.py FOLDER --model qwen2-7b --tokens 1024
-    python benchmarks/large.py FOLDER --row nf4           # one row, as JSON
+    python benchmarks/large.py                            # all rows; the weights stay in a temporary folder
+    python benchmarks/large.py --folder FOLDER --model qwen2-7b --tokens 1024
+    python benchmarks/large.py --row nf4                  # one row
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -181,9 +182,10 @@ def resident() -> tuple[float, float]:
 # All rows.
 
 
-def main() -> None:
+def main() -> dict[str, Any]:
+    """One row, or all rows as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "deltatune-large")
     parser.add_argument("--model", choices=MODELS, default="llama-2-7b")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--row", choices=ROWS)
@@ -191,18 +193,18 @@ def main() -> None:
     folder = options.folder / options.model
     write(folder, options.model)
     if options.row:
-        print(json.dumps(measure(folder, options.row, options.tokens)))
-        return
-    print("| | peak GB | anonymous GB | file GB | load s | step s |\n| --- | ---: | ---: | ---: | ---: | ---: |")
+        return measure(folder, options.row, options.tokens)
+    rows = {}
     for row in ROWS:
-        command = [sys.executable, __file__, str(options.folder), "--model", options.model, "--tokens"]
-        output = subprocess.run([*command, str(options.tokens), "--row", row], stdout=subprocess.PIPE, check=True)
+        settings = ["--folder", options.folder, "--model", options.model, "--tokens", str(options.tokens), "--row", row]
+        output = subprocess.run([sys.executable, __file__, *settings], stdout=subprocess.PIPE, check=True)
         found = json.loads(output.stdout)
         load, step = found["load"], found["step"]
-        peaks = [max(load[name], step[name]) for name in ("peak", "anonymous", "file")]
-        cells = [f"{value:.1f}" for value in (*peaks, load["seconds"], step["seconds"])]
-        print(f"| {row} | {' | '.join(cells)} |", flush=True)
+        peaks = {f"{name} GB": round(max(load[name], step[name]), 1) for name in ("peak", "anonymous", "file")}
+        rows[row] = {**peaks, "load s": round(load["seconds"]), "step s": round(step["seconds"], 1)}
+        print(row, json.dumps(rows[row]), file=sys.stderr, flush=True)
+    return {f"{options.model}, {options.tokens} tokens": rows}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(main()))

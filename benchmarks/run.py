@@ -2,7 +2,7 @@
 
 Each benchmark is a program of its own that prints its figures as JSON, so none is in the memory of another.
 
-    python benchmarks/run.py              # all of them
+    python benchmarks/run.py              # all of them but for large
     python benchmarks/run.py lifecycle    # one
 """
 
@@ -20,17 +20,22 @@ HERE = Path(__file__).parent
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "lifecycle": ("lifecycle.py",),
     "training": ("training.py",),
+    "scoring": ("scoring.py",),
+    "trunk": ("trunk.py",),
+    "large": ("large.py",),
     "methods-minilm": ("methods.py", "minilm"),
     "methods-smollm2": ("methods.py", "smollm2"),
 }
 """The program of each benchmark and what it is given."""
+ONLY_IF_NAMED = {"large"}
+"""What takes 14 GB of disk, and as much memory."""
 
 
 def main(names: list[str]) -> None:
     """Run the named benchmarks; results of the others stay as they were."""
     file = HERE / "results.json"
     machine = call("machine.py")
-    for name in names or BENCHMARKS:
+    for name in names or [name for name in BENCHMARKS if name not in ONLY_IF_NAMED]:
         script, *arguments = BENCHMARKS[name]
         figures = call(script, *arguments)
         results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}

@@ -9,9 +9,10 @@ checked.
 - *classification*: 32 texts of 10 to 120 tokens, each with a label.
 
 The sides are `dt.Trainer` with a list of encoded examples; PEFT in `transformers.Trainer` with its padding collator;
-PEFT in TRL's `SFTTrainer`, which computes logits only where there is a label; and PEFT in a plain loop. TRL runs
-without padding (`padding_free=True`, what its packing runs on; its default is slower here), except for prompts: PEFT
-then ignores the positions that keep texts apart. Its `bf16` and `gradient_checkpointing` are off, as for the others.
+PEFT in TRL's `SFTTrainer`, which computes logits only where there is a label; and PEFT in a plain loop. *TRL* runs
+without padding (`padding_free=True`, what its packing runs on), *TRL padded* as it does by default, which is faster
+where texts are of about one length, and the only way for prompts: without padding PEFT ignores the positions that keep
+texts apart. `bf16` and `gradient_checkpointing` are off, as for the others.
 
 Tokens are those with a label, seconds those of the wall, and figures medians of steps; *ours / theirs* is deltatune's
 speed over that of the side. The limit is the time that the products with weight matrices take which no step can do

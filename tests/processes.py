@@ -5,6 +5,7 @@ The processes are forked from one that has imported the libraries and done nothi
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import random
@@ -19,7 +20,19 @@ from typing import Any
 import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["deltatune.train.run", "torch.distributed.fsdp", "tests.processes", "tests.cli.tiny"])
+CONTEXT.set_forkserver_preload(
+    [
+        "deltatune.train.run",
+        "torch.distributed.fsdp",
+        "accelerate.commands.launch",
+        "matplotlib.figure",
+        "pytest",
+        "tests.processes",
+        "tests.cli.tiny",
+        "tests.models.families",
+        "tests.packing.texts",
+    ]
+)
 
 
 def together(function: Callable[..., Any], *args: Any, world: int = 2) -> list[Any]:
@@ -32,33 +45,32 @@ def together(function: Callable[..., Any], *args: Any, world: int = 2) -> list[A
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         environment = {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         started.append(_start(_in_group, environment, function, *args))
-    results, failed = [], []
-    for process, answer in started:
-        process.join(60)
-        if process.is_alive():
+    results = [_received(answer) for _, answer in started]  # before they end: a pipe holds little
+    for process, _ in started:
+        process.join(5)
+        if process.is_alive():  # it waits for one that failed
             process.kill()
-        if answer.poll():
-            results.append(answer.recv())
-        else:
-            failed.append(process.exitcode)
-    assert not failed, f"exit codes {failed}; see the output"
+            process.join()
+    codes = [process.exitcode for process, _ in started]
+    assert not any(codes), f"exit codes {codes}; see the output"
     return results
 
 
 def alone(function: Callable[..., Any], *args: Any) -> Any:
     """What ``function(*args)`` returns in a process of its own, or ``None`` if that was killed by SIGKILL."""
     process, answer = _start(function, *args)
-    result = answer.recv() if _answers(answer) else None
+    result = _received(answer)
     process.join(60)
     assert process.exitcode == (-signal.SIGKILL if result is None else 0)
     return result
 
 
-def _answers(answer: Connection) -> bool:
+def _received(answer: Connection) -> Any:
+    """What a process answers, or ``None`` if it ends, or a minute passes, without an answer."""
     try:
-        return answer.poll(60)
+        return answer.recv() if answer.poll(60) else None
     except EOFError:
-        return False
+        return None
 
 
 def _start(function: Callable[..., Any], *args: Any) -> tuple[Any, Connection]:
@@ -71,6 +83,7 @@ def _start(function: Callable[..., Any], *args: Any) -> tuple[Any, Connection]:
 
 def _run(answer: Connection, function: Callable[..., Any], *args: Any) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays; to look through it for garbage takes longer than a run
     answer.send(function(*args))
 
 

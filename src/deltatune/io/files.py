@@ -90,9 +90,22 @@ def save(
     }
     with atomic_files(folder) as scratch:
         save_file(tensors, scratch / TENSORS, metadata={"format": "pt", "deltatune": json.dumps(about, sort_keys=True)})
+        _sort_metadata(scratch / TENSORS)
         (scratch / CONFIG).write_text(json.dumps(_peft_config(model, delta, about), indent=2, sort_keys=True) + "\n")
         write_card(scratch / "README.md", model, delta, about, card or {})
     return folder
+
+
+def _sort_metadata(file: Path) -> None:
+    """Order what safetensors leaves to chance, so that the same delta is the same file, byte for byte."""
+    with file.open("r+b") as content:
+        size = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+        assert len(ordered) == size  # the same text in another order
+        content.seek(8)
+        content.write(ordered)
 
 
 def load(

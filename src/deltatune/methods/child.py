@@ -145,7 +145,7 @@ class ChildTuning(Method):
             self._choose(pieces, parameters, scores)
 
     def before_step(self, delta: Delta, step: Step) -> None:
-        """Mode F: mask the gradients. The mask is of torch's global stream, so a resumed run draws the same ones."""
+        """Mode F: mask the gradients. Masks follow from torch's global stream, so a resumed run draws the same ones."""
         if self.mode == "F":
             for parameter in delta.parameters():
                 if parameter.grad is not None:

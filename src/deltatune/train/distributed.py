@@ -102,16 +102,16 @@ def average_gradients(model: nn.Module) -> None:
 def drawing_alike(device: torch.device) -> Iterator[None]:
     """Within this context all processes draw the same random numbers, and go on with their own after it.
 
-    Their streams part during training, as their batches have other sizes. A single process draws from its stream.
+    Their streams part during training, as their batches have other sizes. So they draw from a seed that the main
+    process draws; a single process does the same, so that a run does not depend on how many there are.
 
     Args:
         device: where is drawn, beside the CPU.
     """
-    if not _are_several():
-        yield
-        return
-    seed = torch.randint(2**62, (), device="cpu").to(device)  # of the main process's stream, which a checkpoint keeps
-    dist.broadcast(seed, src=0)
+    seed = torch.randint(2**62, (), device="cpu")  # of the main process's stream, which a checkpoint keeps
+    if _are_several():
+        seed = seed.to(device)
+        dist.broadcast(seed, src=0)
     own = {"devices": [device], "device_type": device.type} if device.type != "cpu" else {"devices": []}
     with torch.random.fork_rng(**own):
         torch.manual_seed(int(seed))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate.utils import DynamoBackend
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
@@ -36,6 +37,7 @@ from deltatune.train.checkpoints import (
     save_states,
 )
 from deltatune.train.collate import Collator
+from deltatune.train.compiled import Compilation, compiled, why_not_compiled
 from deltatune.train.distributed import average_gradients, keep_whole, replicate
 from deltatune.train.groups import parameter_groups
 from deltatune.train.hooks import Steps, on_step, prepare
@@ -110,6 +112,11 @@ class Trainer(transformers.Trainer):
         """Which layers the memory budget checkpoints, from the beginning of training on."""
         self.trunk_cache: TrunkCache | None = None
         """What the layers below all deltas answered, during training."""
+        self.compilation: Compilation | None = None
+        """What ``args.torch_compile`` has compiled, from the beginning of training on."""
+        if self.savings.compiles:
+            # Else Accelerate would compile the whole model, which packed batches and our losses break to pieces.
+            self.accelerator.state.dynamo_plugin.backend = DynamoBackend.NO
         if self.savings.makes_loss:
             self.model_accepts_loss_kwargs = True
             self.label_smoother = None  # it needs the logits of every token; our losses smooth by themselves
@@ -141,7 +148,8 @@ class Trainer(transformers.Trainer):
         with self.savings.on(self._base) as (self.memory_plan, self.trunk_cache):
             if not resume_from_checkpoint:
                 prepare(self._base, _TrainingBatches(self))
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            with self._compiling() as self.compilation:
+                return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """As in the base class, or batches without padding."""
@@ -242,15 +250,34 @@ class Trainer(transformers.Trainer):
             raise ConfigError(f"memory_budget: expected it alone, found {found} too; leave one of them out")
         if trunk and self.is_fsdp_enabled:
             raise ConfigError("cache_trunk: expected whole weights in each process, found FSDP; leave one of them out")
+        offset = offset_of(self._base) if is_tried else None
+        compiles = self.args.torch_compile and (chosen is not None or offset is not None)
+        if compiles:
+            beside = {"FSDP": self.is_fsdp_enabled, "gradient checkpointing": checkpointing}
+            self._refuse_compiling(beside | {"memory_budget": limit is not None, "cache_trunk": bool(trunk)})
         return Savings(
             packing=chosen,
-            offset=offset_of(self._base) if is_tried else None,
+            offset=offset,
             smoothing=self.args.label_smoothing_factor,
-            lean=lean and self.args.n_gpu <= 1,
+            lean=lean and not compiles and self.args.n_gpu <= 1,
+            compiles=compiles,
             memory_budget=limit,
             tokens=0 if limit is None else self._most_tokens(chosen),
             trunk=folder or None,
         )
+
+    def _refuse_compiling(self, beside: dict[str, bool]) -> None:
+        """Refuse to compile together with what breaks a graph to pieces, or goes on inside it from step to step."""
+        reason = why_not_compiled(self._base)
+        found = next((f"{name} too" for name, is_on in beside.items() if is_on), reason)
+        if found is not None:
+            raise ConfigError(f"torch_compile: expected it alone, found {found}; leave one of them out")
+
+    def _compiling(self) -> contextlib.AbstractContextManager[Compilation | None]:
+        if not self.savings.compiles:
+            return contextlib.nullcontext()
+        backend, mode = self.args.torch_compile_backend, self.args.torch_compile_mode
+        return compiled(self._base, backend=backend or "inductor", mode=mode)
 
     def _chosen(self, packing: Packing | bool | None) -> Packing | None:
         """The packing to use, if any."""
