@@ -29,6 +29,7 @@ _HOMES: dict[str, str] = {
     "PromptTuning": "deltatune.methods.prompt",
     "ReLoRA": "deltatune.methods.relora",
     "Packing": "deltatune.packing.settings",
+    "Savings": "deltatune.train.savings",
     "Trainer": "deltatune.train.trainer",
     "as_lora": "deltatune.methods.as_lora",
     "attach": "deltatune.attachment.lifecycle",
@@ -74,6 +75,7 @@ __all__ = [
     "PrefixTuning",
     "PromptTuning",
     "ReLoRA",
+    "Savings",
     "Trainer",
     "__version__",
     "as_lora",
@@ -139,6 +141,7 @@ if TYPE_CHECKING:
     from deltatune.packing.settings import Packing
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare
+    from deltatune.train.savings import Savings
     from deltatune.train.trainer import Trainer
 
 

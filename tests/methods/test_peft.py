@@ -246,8 +246,9 @@ def test_other_families_and_transposed_weights(kind: str, family: Family, tmp_pa
     expected = family.forward(model)
     dt.save(delta, tmp_path)
     assert torch.equal(family.forward(with_peft(family, tmp_path)), expected)
+    expected = family.forward(model.double())  # RandLoRA's wide random bases round by 5e-4 in float32
     dt.merge(model)
-    torch.testing.assert_close(family.forward(model), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(family.forward(model), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_convolutions() -> None:

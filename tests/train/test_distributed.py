@@ -44,9 +44,11 @@ METHODS: dict[str, Callable[[], Method]] = {
     "adalora": lambda: dt.AdaLoRA(init_r=4, target_r=2, tinit=1, tfinal=1, deltaT=1, targets=SITES),
     "relora": lambda: dt.ReLoRA(r=2, restart_every=2, restart_warmup=1, prune="random", targets=SITES),
     "child": lambda: dt.ChildTuning(mode="F"),
+    "last": lambda: dt.LoRA(r=2, layers="last:1"),
     "dropout": lambda: dt.ReLoRA(r=2, restart_every=2, restart_warmup=1, dropout=0.3, targets=SITES),
 }
-"""Nothing but tensors; scores of all sites together; random numbers at a restart, at each step, in each forward."""
+"""Nothing but tensors; scores of all sites together; random numbers at a restart, at each step; a trunk below; random
+numbers in each forward."""
 
 SHARDED: dict[str, Any] = {
     "fsdp": True,
@@ -79,6 +81,7 @@ def train(
     packing: bool | None = None,
     resume: Path | None = None,
     texts: list[dict[str, Any]] = TEXTS,
+    **savings: Any,
 ) -> Outcome:
     """A run of a step an epoch, with its result in ``final``."""
     if sharded:
@@ -100,7 +103,7 @@ def train(
         ddp_find_unused_parameters=False,
         **(SHARDED if sharded else {}),
     )
-    trainer = dt.Trainer(model, args, train_dataset=texts, packing=packing)
+    trainer = dt.Trainer(model, args, train_dataset=texts, packing=packing, **savings)
     torch.rand(args.process_index)  # lets the random streams of the processes part
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     trainer.save_model(str(folder / "final"))
@@ -179,6 +182,12 @@ def test_weights_that_only_one_process_meets(tmp_path: Path) -> None:
     weighted = {**TEXTS[0], "weights": [3.0] * len(TEXTS[0]["input_ids"])}
     texts = [*TEXTS[1:], weighted]
     assert_same(two(tmp_path / "two", texts=texts), one(tmp_path / "one", texts=texts))
+
+
+def test_a_budget_and_a_trunk_that_both_processes_keep(tmp_path: Path) -> None:
+    found = two(tmp_path / "two", "last", cache_trunk=True, memory_budget="1GiB")
+    assert_same(found, one(tmp_path / "one", "last"))
+    assert len(list((tmp_path / "two" / "trunk").glob("*.index"))) == 2
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,9 @@ from deltatune.attachment.part import HOOK, Rows
 from deltatune.attachment.sites import Site, base_modules, find_sites
 from deltatune.errors import AttachError, SiteError
 from deltatune.packing.attend import attend
+from deltatune.packing.kernels import attend_by_lengths, attend_by_rule
 from deltatune.packing.layout import Layout
+from deltatune.packing.opaque import attend_opaquely
 
 __all__ = [
     "HOOK",
@@ -34,6 +36,7 @@ __all__ = [
     "heads_of",
     "is_listening",
     "listen",
+    "packed_attention",
     "unlisten",
     "width_in",
 ]
@@ -41,9 +44,15 @@ __all__ = [
 NAME = "deltatune_"
 """Before the name of the base's own implementation in the name of ours."""
 
+FLASH, VEILED = "flash", "fla.sh"
+"""What a name may not have in it, since transformers looks for a kernel of that name then, and what ours has there."""
+
 
 PACKED = "packed_layout"
-"""The argument in which a model hands its attention the layout of a packed batch."""
+"""The argument in which a model hands its attention the layout of a packed batch, or the number of its ticket."""
+
+KERNELS = {"flash": attend_by_lengths, "flex": attend_by_rule}
+"""What runs a packed batch in one call, by what the name of an implementation has in it."""
 
 Front = Callable[[Tensor, Tensor], list[Rows]]
 """Answers, given the module's own keys and values, what stands in front of them."""
@@ -146,7 +155,11 @@ def unlisten(model: nn.Module) -> None:
 
 def _own(module: Any) -> str:
     """The implementation that the base itself has, ours over it or not."""
-    return str(module.config._attn_implementation).removeprefix(NAME)
+    return _base_name(str(module.config._attn_implementation))
+
+
+def _base_name(name: str) -> str:
+    return name.removeprefix(NAME).replace(VEILED, FLASH)
 
 
 def _choosers(model: nn.Module) -> list[nn.Module]:
@@ -171,7 +184,7 @@ def _choose(module: Any, implementation: str) -> None:
 
 def _registered(implementation: str) -> str:
     """The name of our function over ``implementation``, registered if it is not."""
-    name = NAME + implementation
+    name = NAME + implementation.replace(FLASH, VEILED)
     if implementation != "eager" and implementation not in AttentionInterface():
         raise AttachError(f"attention {implementation!r}: expected one of transformers' interface; use 'sdpa'")
     if name not in AttentionInterface():
@@ -205,10 +218,11 @@ def attention(
     inner = _function(module, implementation)
     ask: Front | None = vars(module).get(HOOK)
     front = [] if ask is None else ask(key, value)
-    layout: Layout | None = options.pop(PACKED, None)
+    layout: Layout | Tensor | None = options.pop(PACKED, None)
+    if isinstance(layout, Tensor):
+        return attend_opaquely(module, query, key, value, layout, front, implementation=implementation, **options), None
     if layout is not None:
-        is_eager = implementation == "eager"
-        return attend(inner, module, query, key, value, layout, front, is_eager=is_eager, **options), None
+        return packed_attention(module, query, key, value, layout, front, implementation, **options), None
     if not front:
         return inner(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     if options.get("cu_seq_lens_k") is not None:
@@ -224,12 +238,48 @@ def attention(
     return out, None if weights is None else weights[..., p:]
 
 
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    front: Sequence[Rows],
+    implementation: str,
+    **options: Any,
+) -> Tensor:
+    """What each row of a packed batch attends to; see :func:`deltatune.packing.attend.attend`."""
+    inner, is_eager = _function(module, implementation), implementation == "eager"
+    kernel = next((kernel for kind, kernel in KERNELS.items() if kind in implementation), None)
+    if kernel is not None:
+        return kernel(inner, module, query, key, value, layout, front, **options)
+    return attend(inner, module, query, key, value, layout, front, is_eager=is_eager, **options)
+
+
 def _function(module: nn.Module, implementation: str) -> Callable[..., Any]:
+    if FLASH in implementation:
+        return partial(_in_own_name, AttentionInterface()[implementation], implementation)
     if implementation != "eager":
         return AttentionInterface()[implementation]  # type: ignore[no-any-return]
     # Each model file has its own, which the interface does not know.
     files = (sys.modules[kind.__module__] for kind in type(module).__mro__)
     return next(file.eager_attention_forward for file in files if hasattr(file, "eager_attention_forward"))  # type: ignore[no-any-return]
+
+
+class _View:
+    """An object with some of its attributes changed, for those who only read it."""
+
+    def __init__(self, of: Any, **changed: Any) -> None:
+        vars(self).update(changed, _of=of)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+
+def _in_own_name(function: Callable[..., Any], implementation: str, module: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call flash attention, which finds its kernel by the module's config, as if that said ``implementation``."""
+    config = _View(module.config, _attn_implementation=implementation)
+    return function(_View(module, config=config), *args, **kwargs)
 
 
 def _widened(

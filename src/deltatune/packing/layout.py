@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +35,18 @@ class Block:
     stop: int
     before: tuple[Span, ...]
     """The rows before ``start`` that some of them see, in order."""
-    is_chain: bool
-    """Whether each row sees all of ``before`` and the rows up to itself, as within one node."""
+    joined: tuple[Block, ...] = ()
+    """The blocks that this one stands for; none if it is a node."""
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether each row sees all of ``before`` and the rows up to itself, as within one node."""
+        return not self.joined
+
+    @property
+    def chains(self) -> tuple[Block, ...]:
+        """Its nodes, a block each."""
+        return self.joined or (self,)
 
     @property
     def own(self) -> Span:
@@ -53,6 +64,17 @@ class Block:
         return CALL + self.queries * (sum(stop - start for start, stop in self.before) + self.queries)
 
 
+class Lengths(NamedTuple):
+    """Texts one after the other, each with keys of its own."""
+
+    queries: list[int]
+    """How many rows each has."""
+    keys: list[int]
+    """How many rows each sees, its own at the end."""
+    rows: Tensor
+    """The rows that are seen, text by text."""
+
+
 class Layout:
     """Who attends to whom among the rows of a packed batch, on the device of the batch.
 
@@ -68,7 +90,7 @@ class Layout:
     ) -> None:
         self.blocks, self.reach, self.depth, self.texts = blocks, reach, depth, texts
         self.deepest = int(depth.max())
-        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+        self._masks: dict[tuple[int | str, int, int | None], Any] = {}
         """Masks are made at the first layer that needs them, for all."""
 
     @classmethod
@@ -102,7 +124,43 @@ class Layout:
         wanted = (block.start, front, window)
         if wanted not in self._masks:
             self._masks[wanted] = F.pad(self._seen(block, window), (front, 0), value=True)[None, None]
+        mask: Tensor = self._masks[wanted]
+        return mask
+
+    @cached_property
+    def lengths(self) -> Lengths:
+        """The nodes as texts one after the other, the rows of its ancestors in front of each."""
+        chains = [block for whole in self.blocks for block in whole.chains]
+        spans = [(*block.before, block.own) for block in chains]
+        device = self.reach.device
+        return Lengths(
+            queries=[block.queries for block in chains],
+            keys=[sum(stop - start for start, stop in each) for each in spans],
+            rows=torch.cat([torch.arange(*span, device=device) for each in spans for span in each]),
+        )
+
+    def rule(self, front: int = 0, window: int | None = None) -> Any:
+        """Who sees whom as flex attention takes it: a ``BlockMask`` over all rows. The arguments are a mask's."""
+        wanted = ("rule", front, window)
+        if wanted not in self._masks:
+            self._masks[wanted] = self._rule(front, window)
         return self._masks[wanted]
+
+    def _rule(self, front: int, window: int | None) -> Any:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        reach, depth = (F.pad(each, (front, 0), value=0) for each in (self.reach, self.depth))
+        row = torch.arange(len(reach), device=reach.device) - front  # learned keys have a number below 0
+
+        def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            own = query + front
+            seen = (row[key] <= query) & (query < reach[key])
+            if window is not None:
+                seen = seen & (depth[own] - depth[key] < window)
+            return seen | (key < front)
+
+        rows = len(self.reach)
+        return create_block_mask(sees, None, None, rows, rows + front, device=str(reach.device))
 
     def _seen(self, block: Block, window: int | None) -> Tensor:
         device = self.reach.device
@@ -132,7 +190,7 @@ def _texts(nodes: Sequence[Node]) -> tuple[tuple[Span, ...], ...]:
 def _blocks(nodes: Sequence[Node]) -> tuple[Block, ...]:
     blocks: list[Block] = []
     for node in nodes:
-        block = Block(node.start, node.stop, _ancestors(nodes, node), is_chain=True)
+        block = Block(node.start, node.stop, _ancestors(nodes, node))
         while blocks and (joined := _joined(blocks[-1], block)) is not None:
             blocks.pop()
             block = joined
@@ -152,7 +210,7 @@ def _joined(a: Block, b: Block) -> Block | None:
     """Two neighbours as one, if that costs less."""
     before = _merged(sorted({*a.before, *(span for span in b.before if span[0] < a.start)}))
     before = tuple((start, min(stop, a.start)) for start, stop in before)
-    joined = Block(a.start, b.stop, before, is_chain=False)
+    joined = Block(a.start, b.stop, before, (*a.chains, *b.chains))
     return joined if joined.cost <= a.cost + b.cost else None
 
 

@@ -222,7 +222,7 @@ class TrainSpec(_Section):
     precision: Literal["full", "bf16", "fp16"] = "full"
     """Mixed precision by autocast. full: everything in the dtype of the base."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile the layers with torch.compile, at the first step, which then takes minutes."""
     logging_steps: Whole = 10
     """Log every so many steps; the first and the last step are logged too."""
     save_steps: Whole | None = None

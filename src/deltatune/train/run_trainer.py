@@ -60,7 +60,7 @@ class RunTrainer(Trainer):
 
 
 class TellSavings(TrainerCallback):
-    """Says before the first step what is saved in each, and what of it was planned.
+    """Says before the first step what is saved in each, and what of it was planned; and what was compiled after a step.
 
     Args:
         trainer: the run's.
@@ -69,6 +69,8 @@ class TellSavings(TrainerCallback):
 
     def __init__(self, trainer: RunTrainer, console: Console) -> None:
         self.trainer, self.console = trainer, console
+        self.told = 0
+        """How many compiled graphs were."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         plan, cache, data = self.trainer.memory_plan, self.trainer.trunk_cache, self.trainer.setup.train
@@ -78,6 +80,12 @@ class TellSavings(TrainerCallback):
         if cache is not None:
             depth = len(cache.trunk.layers)
             self._say(f"{depth} layers run once a text: up to {size_text(cache.bytes_for(data.tokens))} on disk")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        compilation = self.trainer.compilation
+        if compilation is not None and compilation.graphs + compilation.recompiled > self.told:
+            self.told = compilation.graphs + compilation.recompiled
+            self._say(compilation)
 
     def _say(self, what: object) -> None:
         self.console.print(str(what), highlight=False, soft_wrap=True)

@@ -34,6 +34,8 @@ class Savings:
     """Label smoothing, which the losses of both do by themselves."""
     lean: bool = True
     """Keep less for backward; see :mod:`deltatune.train.lean`."""
+    compiles: bool = False
+    """Whether what runs before the head is compiled, which decides by itself what to keep; so :attr:`lean` is off."""
     memory_budget: int | None = None
     """Bytes that a step may take, with as many layers checkpointed as that asks for. ``None``: no matter."""
     tokens: int = 0
@@ -55,7 +57,8 @@ class Savings:
         else:
             batches = f"batches{tokens} without padding" + (", what they share once" if packing.share else "")
         logits = ["logits where something is learned"] if self.makes_loss else []
-        return "; ".join([batches, *logits, *(["lean backward pass"] if self.lean else [])])
+        ways = {"lean backward pass": self.lean, "layers compiled at the first step": self.compiles}
+        return "; ".join([batches, *logits, *(way for way, is_on in ways.items() if is_on)])
 
     @contextlib.contextmanager
     def on(self, model: nn.Module) -> Iterator[tuple[MemoryPlan | None, TrunkCache | None]]:
