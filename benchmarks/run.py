@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "training": ("training.py",),
     "scoring": ("scoring.py",),
     "trunk": ("trunk.py",),
+    "compiled": ("compiled.py",),
     "large": ("large.py",),
     "methods-minilm": ("methods.py", "minilm"),
     "methods-smollm2": ("methods.py", "smollm2"),

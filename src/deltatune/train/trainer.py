@@ -60,7 +60,8 @@ class Trainer(transformers.Trainer):
 
     Args:
         model: the model, with deltas attached.
-        args: ``transformers.TrainingArguments``.
+        args: ``transformers.TrainingArguments``. With ``torch_compile`` the layers are compiled, once for batches of
+            any length, and not lean; the loss and evaluation run as ever.
         packing: how to lay examples out without padding; ``False``: pad them, and let the model make its own loss.
             Default: as :class:`Packing` has it where model and data allow, unless there is a ``data_collator`` other
             than deltatune's.
@@ -75,7 +76,8 @@ class Trainer(transformers.Trainer):
     Raises:
         AttachError: the model has no delta.
         ConfigError: ``packing`` is asked for, but the model or the data do not allow it; ``memory_budget`` can not be
-            met; there is no trunk to cache; or what trains in several processes can not train deltas.
+            met; there is no trunk to cache; what is asked for beside ``torch_compile`` can not be compiled; or what
+            trains in several processes can not train deltas.
         DataError: no token of the training data is supervised, or none of a whole step.
     """
 
