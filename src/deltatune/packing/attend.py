@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deltatune.attachment.part import Rows
 from deltatune.packing.layout import Block, Layout
 
-__all__ = ["attend"]
+__all__ = ["Attention", "attend", "in_front"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 
@@ -42,17 +42,22 @@ def attend(
         is_eager: whether ``inner`` adds its mask to the scores, and knows no causality without one. Default: false.
         **options: passed on.
     """
-    before = [(rows.keys.to(key.dtype)[None], rows.values.to(value.dtype)[None]) for rows in front]
+    before = in_front(front, key, value)
     pieces = _Pieces(key, value, layout.blocks, before)
-    in_front = sum(rows.keys.shape[1] for rows in front)
+    count = sum(keys.shape[2] for keys, _ in before)
     outputs = []
     for block, own in zip(layout.blocks, query.split([block.queries for block in layout.blocks], dim=2), strict=True):
         keys, values = pieces.of(block)
-        mask = layout.mask(block, in_front, options.get("sliding_window"), plain_too=is_eager)
+        mask = layout.mask(block, count, options.get("sliding_window"), plain_too=is_eager)
         if is_eager and mask is not None:
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
         outputs.append(inner(module, own, keys, values, mask, **options)[0])
     return torch.cat(outputs, dim=1)
+
+
+def in_front(front: Sequence[Rows], key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Learned keys and values, each ``[1, kv_heads, p, head_dim]``, in the precision of what they stand before."""
+    return [(rows.keys.to(key.dtype)[None], rows.values.to(value.dtype)[None]) for rows in front]
 
 
 class _Pieces:

@@ -7,18 +7,17 @@ out depth first it is an interval, row i sees row j if ``j <= i < reach[j]``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltatune.attachment.part import Rows
+from deltatune.packing.attend import Attention, in_front
 from deltatune.packing.layout import Layout
 
 __all__ = ["attend_by_lengths", "attend_by_rule"]
-
-Attention = Callable[..., tuple[Tensor, Any]]
 
 
 def attend_by_lengths(
@@ -34,11 +33,11 @@ def attend_by_lengths(
     """As :func:`deltatune.packing.attend.attend`, for flash attention."""
     lengths = layout.lengths
     keys, values = (states.index_select(2, lengths.rows) for states in (key, value))
-    before = sum(rows.keys.shape[1] for rows in front)
-    if front:
-        keys = _each_begun(keys, [rows.keys for rows in front], lengths.keys)
-        values = _each_begun(values, [rows.values for rows in front], lengths.keys)
-    counts = [number + before for number in lengths.keys]
+    before = in_front(front, key, value)
+    if before:
+        keys = _each_begun(keys, [learned for learned, _ in before], lengths.keys)
+        values = _each_begun(values, [learned for _, learned in before], lengths.keys)
+    counts = [number + sum(learned.shape[2] for learned, _ in before) for number in lengths.keys]
     around = {
         "cu_seq_lens_q": _cumulated(lengths.queries, query.device),
         "cu_seq_lens_k": _cumulated(counts, query.device),
@@ -50,8 +49,7 @@ def attend_by_lengths(
 
 def _each_begun(states: Tensor, front: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
     """Learned rows in front of those of each text."""
-    own = [rows.to(states.dtype)[None] for rows in front]
-    return torch.cat([piece for each in states.split(list(lengths), dim=2) for piece in (*own, each)], dim=2)
+    return torch.cat([piece for each in states.split(list(lengths), dim=2) for piece in (*front, each)], dim=2)
 
 
 def _cumulated(lengths: Sequence[int], device: torch.device) -> Tensor:
@@ -69,8 +67,8 @@ def attend_by_rule(
     **options: Any,
 ) -> Tensor:
     """As :func:`deltatune.packing.attend.attend`, for flex attention."""
-    before = sum(rows.keys.shape[1] for rows in front)
-    keys = torch.cat([*(rows.keys.to(key.dtype)[None] for rows in front), key], dim=2)
-    values = torch.cat([*(rows.values.to(value.dtype)[None] for rows in front), value], dim=2)
-    mask = layout.rule(before, options.get("sliding_window"))
+    before = in_front(front, key, value)
+    keys = torch.cat([*(learned for learned, _ in before), key], dim=2)
+    values = torch.cat([*(learned for _, learned in before), value], dim=2)
+    mask = layout.rule(sum(learned.shape[2] for learned, _ in before), options.get("sliding_window"))
     return inner(module, query, keys, values, mask, **options)[0]

@@ -99,6 +99,10 @@ class Layout:
         depth = torch.cat([torch.arange(node.depth, node.depth + node.length) for node in nodes])
         return cls(_blocks(nodes), _reach(nodes), depth, _texts(nodes))
 
+    def rows_of_texts(self) -> list[list[int]]:
+        """For each text the rows that its tokens are in, in order."""
+        return [[row for span in spans for row in range(*span)] for spans in self.texts]
+
     def to(self, device: torch.device | str, **kwargs: Any) -> Layout:
         """The same on ``device``."""
         if self.reach.device == torch.device(device):

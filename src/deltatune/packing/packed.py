@@ -12,11 +12,9 @@ from torch import Tensor
 from deltatune.errors import DataError
 from deltatune.packing.layout import Layout
 from deltatune.packing.trie import Node, build
+from deltatune.train.encode import IGNORE
 
 __all__ = ["COLUMNS", "IGNORE", "SHARED", "Packed", "Text", "lay_out", "pack"]
-
-IGNORE = -100
-"""The label of a token that is not learned."""
 
 SHARED = 16
 """How many tokens a stretch must have to be shared, by default."""
@@ -130,46 +128,51 @@ def pack(examples: Sequence[Mapping[str, Any]], *, share: bool = True, least: in
     read = [Text.of(example) for example in examples]
     texts = [text.ids for text in read]
     nodes = build(texts, least=least) if share else _chains(texts)
-    ids, positions, row_of = lay_out(nodes, texts)
     targets = [
-        (row_of[text][at - 1], label, text, at)
+        (text, at, label)
         for text, each in enumerate(read)
         for at, label in enumerate(each.labels)
         if at and label != IGNORE
     ]
-    predicting, labels, of, at = torch.tensor(targets, dtype=torch.long).reshape(-1, 4).unbind(1)
     weights = None
     if any(text.weights is not None for text in read):
-        pairs = zip(of.tolist(), at.tolist(), strict=True)
-        weights = torch.tensor([1.0 if (given := read[text].weights) is None else given[i] for text, i in pairs])
+        weights = torch.tensor([1.0 if (w := read[text].weights) is None else w[at] for text, at, _ in targets])
+    return lay_out(nodes, texts, targets, weights)
+
+
+def lay_out(
+    nodes: Sequence[Node],
+    texts: Sequence[Sequence[int]],
+    targets: Sequence[tuple[int, int, int]] = (),
+    weights: Tensor | None = None,
+) -> Packed:
+    """The rows of a trie, with what they are to predict.
+
+    Args:
+        nodes: the trie.
+        texts: its texts.
+        targets: each the number of a text, the place behind the token that predicts it, and the token. Default: none.
+        weights: how much each target counts, ``[n]``. Default: all alike.
+    """
+    layout, rows = Layout.of(nodes), nodes[-1].stop
+    ids, positions = torch.empty(rows, dtype=torch.long), torch.empty(rows, dtype=torch.long)
+    for node in nodes:
+        stop = node.depth + node.length
+        ids[node.start : node.stop] = torch.tensor(texts[node.texts[0]][node.depth : stop])
+        positions[node.start : node.stop] = torch.arange(node.depth, stop)
+    rows_of = layout.rows_of_texts()
+    found = [(rows_of[text][at - 1], label, text) for text, at, label in targets]
+    predicting, labels, of = torch.tensor(found, dtype=torch.long).reshape(-1, 3).unbind(1)
     return Packed(
-        input_ids=ids,
-        position_ids=positions,
-        layout=Layout.of(nodes),
+        input_ids=ids[None],
+        position_ids=positions[None],
+        layout=layout,
         predicting=predicting,
         labels=labels,
         weights=weights,
         texts=of,
         tokens=sum(map(len, texts)),
     )
-
-
-def lay_out(nodes: Sequence[Node], texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, list[list[int]]]:
-    """The rows of a trie.
-
-    Returns:
-        The token and the position of each row, both ``[1, rows]``, and for each text the rows that its tokens are in.
-    """
-    rows = nodes[-1].stop
-    ids, positions = torch.empty(rows, dtype=torch.long), torch.empty(rows, dtype=torch.long)
-    row_of: list[list[int]] = [[] for _ in texts]
-    for node in nodes:
-        stop = node.depth + node.length
-        ids[node.start : node.stop] = torch.tensor(texts[node.texts[0]][node.depth : stop])
-        positions[node.start : node.stop] = torch.arange(node.depth, stop)
-        for text in node.texts:
-            row_of[text] += range(node.start, node.stop)
-    return ids[None], positions[None], row_of
 
 
 def _chains(texts: Sequence[Sequence[int]]) -> list[Node]:

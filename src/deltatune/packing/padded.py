@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from deltatune.errors import DataError
+from deltatune.train.collate import Collator
 
 __all__ = ["Pair", "causal_scores", "encoder_decoder_scores"]
 
@@ -126,9 +127,6 @@ def _room(model: Any, room: int) -> int:
 def _padded(model: Any, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
     """Token ids and their mask, ``[batch, tokens]``. On the right, where a causal model does not see the padding."""
     pad = getattr(model.config, "pad_token_id", None)
-    ids = torch.full((len(texts), max(map(len, texts))), 0 if pad is None else int(pad))
-    mask = torch.zeros_like(ids)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)], mask[row, : len(text)] = torch.tensor(text), 1
+    batch = Collator(0 if pad is None else int(pad))([{"input_ids": text} for text in texts])
     device = next(model.parameters()).device
-    return ids.to(device), mask.to(device)
+    return batch["input_ids"].to(device), batch["attention_mask"].to(device)

@@ -22,8 +22,7 @@ from deltatune.attachment.shards import is_sharded
 from deltatune.attachment.stacks import evaluating, listening, record, stacks_of
 from deltatune.errors import DataError
 from deltatune.packing.known import ask, is_routed
-from deltatune.packing.layout import Layout
-from deltatune.packing.packed import SHARED, Packed, lay_out
+from deltatune.packing.packed import SHARED, lay_out
 from deltatune.packing.path import PackedModel, why_not
 from deltatune.packing.trie import alike, build
 
@@ -77,10 +76,11 @@ def prefill(model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, least:
     width = max(map(len, texts), default=0)
     if not width:
         raise DataError("prefill: expected a prompt of two tokens or more, found none; write without it")
-    batch, row_of = _packed([text for text in texts if text], least)
+    begun = [text for text in texts if text]
+    batch = lay_out(build(begun, least=least), begun)
     packed_model, device = PackedModel(model), next(model.parameters()).device
     # What stands for padding is never seen, so any row will do for it.
-    found = iter(row_of)
+    found = iter(batch.layout.rows_of_texts())
     rows = [[0] * (width - len(text)) + (next(found) if text else []) for text in texts]
     with evaluating(model), packed_model.listening(), record(packed_model.attention) as noted:
         packed_model.hidden(batch.to(device))
@@ -91,24 +91,6 @@ def prefill(model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, least:
     if copies > 1:
         cache.batch_repeat_interleave(copies)
     return cache
-
-
-def _packed(texts: Sequence[list[int]], least: int) -> tuple[Packed, list[list[int]]]:
-    """Texts without targets, and the rows of each."""
-    nodes = build(texts, least=least)
-    ids, positions, row_of = lay_out(nodes, texts)
-    none = torch.empty(0, dtype=torch.long)
-    packed = Packed(
-        input_ids=ids,
-        position_ids=positions,
-        layout=Layout.of(nodes),
-        predicting=none,
-        labels=none,
-        weights=None,
-        texts=none,
-        tokens=sum(map(len, texts)),
-    )
-    return packed, row_of
 
 
 def _gathered(each: Tensor, rows: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from deltatune.attachment.shards import is_sharded
 from deltatune.attachment.stacks import evaluating, stacks_of
 from deltatune.errors import AttachError, DataError, SiteError
 from deltatune.packing.known import ask
-from deltatune.packing.layout import Layout
 from deltatune.packing.packed import Packed, lay_out
 from deltatune.packing.padded import Pair, causal_scores, encoder_decoder_scores
 from deltatune.packing.path import PackedModel, why_not
@@ -169,20 +168,9 @@ def pack_pairs(pairs: Sequence[Pair]) -> Packed:
     """Pairs as one batch, whose targets are the tokens of the answers."""
     texts = [pair.text for pair in pairs]
     nodes = build(texts, least=1)
-    ids, positions, row_of = lay_out(nodes, texts)
     targets = [
-        (row_of[number][len(pair.prompt) - 1 + at], token, number)
+        (number, len(pair.prompt) + at, token)
         for number, pair in enumerate(pairs)
         for at, token in enumerate(pair.answer)
     ]
-    predicting, labels, of = torch.tensor(targets).unbind(1)
-    return Packed(
-        input_ids=ids,
-        position_ids=positions,
-        layout=Layout.of(nodes),
-        predicting=predicting,
-        labels=labels,
-        weights=None,
-        texts=of,
-        tokens=sum(map(len, texts)),
-    )
+    return lay_out(nodes, texts, targets)

@@ -34,8 +34,7 @@ class RunTrainer(Trainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """As in the base class, but for the scores: those of `deltatune.train.evaluate`, whatever the batches."""
-        is_wrapped = self.is_deepspeed_enabled or self.is_fsdp_enabled
-        model = self.model_wrapped if is_wrapped else self.model
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
         assert model is not None
         labels = self.setup.train.labels
         scores = score(
@@ -45,7 +44,7 @@ class RunTrainer(Trainer):
             labels.names if labels else (),
             gather=self.accelerator.gather_for_metrics,
             context=self._forward_context,
-            packed=not is_wrapped,
+            packed=not self.is_fsdp_enabled,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(dict(metrics))
