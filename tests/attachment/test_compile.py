@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,12 +14,7 @@ from tests.models.families import FAMILIES, Family
 from tests.models.methods import ROWS
 from tests.models.tools import assert_same_tensors, attach, families, gradients, stir
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def close(found: Tensor, expected: Tensor) -> None:

@@ -508,7 +508,7 @@ def test_rows_can_not_have_weights_of_their_own() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of torch, about its own tracing
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_model_trains_the_same() -> None:
     family = FAMILIES["llama"]
     model = family.model()

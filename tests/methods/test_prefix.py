@@ -454,8 +454,8 @@ def test_settings_are_checked() -> None:
         assert str(refused.value).startswith(message)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiles() -> None:
-    torch.compiler.reset()
     model: Any = transformers.LlamaForCausalLM(transformers.LlamaConfig(**{**DECODER, "num_hidden_layers": 1})).eval()
     stir(dt.attach(model, dt.PrefixTuning(tokens=P)))
     ids = torch.randint(3, VOCABULARY, (2, 5))
@@ -464,7 +464,6 @@ def test_compiles() -> None:
         assert_close(compiled(ids).logits, model(ids).logits, 1e-4)
         with dt.disabled(model):
             assert_close(compiled(ids).logits, model(ids).logits, 1e-4)
-    torch.compiler.reset()
 
 
 def test_a_module_of_another_kind_has_no_prefix() -> None:

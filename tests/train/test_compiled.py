@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,7 @@ TEXTS = [text for seed in range(4) for text in examples(VOCABULARY, seed=seed)]
 STACK = ("lora", "prefix", "pfeiffer", "bitfit")
 
 
-# Of the compiler, which looks at what goes into a graph and hides its own warning, if it is none that is an error.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    torch.compiler.reset()
-    yield
-    torch.compiler.reset()
+pytestmark = pytest.mark.usefixtures("fresh_compiler")
 
 
 def batches() -> list[Packed]:

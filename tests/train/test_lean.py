@@ -203,6 +203,7 @@ def test_a_forward_of_someone_else_is_left_alone() -> None:
     assert model[0].forward is theirs
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiled_models_leave_it_to_the_compiler() -> None:
     family = FAMILIES["llama"]
     model = family.model()
