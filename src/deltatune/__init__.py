@@ -47,6 +47,7 @@ _HOMES: dict[str, str] = {
     "merge": "deltatune.attachment.merge",
     "on_step": "deltatune.train.hooks",
     "parameter_groups": "deltatune.train.groups",
+    "plan": "deltatune.planning.plan",
     "prepare": "deltatune.train.hooks",
     "routed": "deltatune.attachment.lifecycle",
     "save": "deltatune.io.files",
@@ -94,6 +95,7 @@ __all__ = [
     "merge",
     "on_step",
     "parameter_groups",
+    "plan",
     "prepare",
     "routed",
     "save",
@@ -139,6 +141,7 @@ if TYPE_CHECKING:
     from deltatune.methods.relora import ReLoRA
     from deltatune.packing.scoring import score_answers
     from deltatune.packing.settings import Packing
+    from deltatune.planning.plan import plan
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare
     from deltatune.train.savings import Savings

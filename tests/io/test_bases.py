@@ -135,7 +135,7 @@ def test_the_task_is_what_the_architecture_was_made_for(tmp_path: Path, model: n
 )
 def test_the_task_of_unusual_configs(architectures: list[str] | None, encoder_decoder: bool, task: str):
     config = transformers.PretrainedConfig(architectures=architectures, is_encoder_decoder=encoder_decoder)
-    assert bases._task_of(config, "x") == task
+    assert bases.task_of(config, "x") == task
 
 
 @pytest.mark.parametrize("architectures", [None, ["Qwen2VLForConditionalGeneration"], ["BertForPreTraining"]])
@@ -143,7 +143,7 @@ def test_a_task_that_can_not_be_told_is_asked_for(architectures: list[str] | Non
     with pytest.raises(
         ConfigError, match=r"^base 'x': no task can be told from its architectures .*; set task=seq2seq"
     ):
-        bases._task_of(transformers.PretrainedConfig(architectures=architectures), "x")
+        bases.task_of(transformers.PretrainedConfig(architectures=architectures), "x")
 
 
 def test_a_new_head_is_reported_and_labelled(bert: Path):

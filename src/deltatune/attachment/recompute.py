@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from deltatune.attachment import autocast
+
 __all__ = ["ByAutograd", "Remake", "Step", "kept", "recomputed"]
 
 Remake = Callable[[Sequence[Tensor]], Tensor]
@@ -63,7 +65,7 @@ def recomputed(step: Step, *sources: Tensor) -> Tensor:
     """
     if not (torch.is_grad_enabled() and any(source.requires_grad for source in sources)):
         return step.make(*sources)
-    recipe = _Recipe(step, _autocast_of(sources[0].device.type))
+    recipe = _Recipe(step, autocast.as_now(sources[0].device.type))
     result: Tensor = _Recomputed.apply(recipe, *sources)  # type: ignore[no-untyped-call]
     vars(result)[ORIGIN] = _Origin(recipe, sources, result._version)
     return result
@@ -116,10 +118,3 @@ class _Recomputed(torch.autograd.Function):
         ctx.recipe.made = None
         with ctx.recipe.autocast:
             return None, *ctx.recipe.step.gradients(grad, *ctx.saved_tensors)
-
-
-def _autocast_of(device: str) -> contextlib.AbstractContextManager[Any]:
-    """The present autocast state as a context to enter later."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return contextlib.nullcontext()
-    return torch.autocast(device, dtype=torch.get_autocast_dtype(device))

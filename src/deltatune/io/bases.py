@@ -27,7 +27,19 @@ from deltatune.errors import ConfigError, DeltaError
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["ALIASES", "TASKS", "Alias", "Base", "Dtype", "Quant", "load_base", "load_tokenizer"]
+__all__ = [
+    "ALIASES",
+    "TASKS",
+    "Alias",
+    "Base",
+    "Dtype",
+    "Quant",
+    "check_choice",
+    "load_base",
+    "load_tokenizer",
+    "read_config",
+    "task_of",
+]
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Quant: TypeAlias = Literal["nf4", "nf4-double", "int8"]
@@ -134,9 +146,9 @@ def load_base(
         DeltaError: a package is missing, the hub can not be reached, or the cache can not be written.
     """
     name = os.path.expanduser(os.fspath(source))
-    _check_choice("task", task, ("auto", *TASKS))
-    _check_choice("dtype", dtype, get_args(Dtype))
-    _check_choice("quant", quant, (None, *get_args(Quant)))
+    check_choice("task", task, ("auto", *TASKS))
+    check_choice("dtype", dtype, get_args(Dtype))
+    check_choice("quant", quant, (None, *get_args(Quant)))
     labels = _labels(num_labels, id2label)
     with _quiet(), _explained(name):
         import torch
@@ -147,7 +159,7 @@ def load_base(
         place = _locate(name)
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = transformers.AutoConfig.from_pretrained(place, **hub, **labels)
-        task = _task_of(config, name) if task == "auto" else task
+        task = task_of(config, name) if task == "auto" else task
         _check_labels(labels, task)
         with contextlib.nullcontext() if quant is None else mapped.reading_once():
             model, info = getattr(transformers, TASKS[task].loader).from_pretrained(
@@ -192,10 +204,40 @@ def load_tokenizer(
     return tokenizer
 
 
+def read_config(
+    source: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False
+) -> PretrainedConfig:
+    """Read the config of a base, and none of its weights.
+
+    Raises:
+        ConfigError: there is no such base, or it has no config.
+        DeltaError: a package is missing, or the hub can not be reached.
+    """
+    name = os.path.expanduser(os.fspath(source))
+    with _quiet(), _explained(name):
+        from transformers import AutoConfig
+
+        path = _place(name)
+        if path is not None and path.is_file():
+            _require("gguf", f"base {name!r}")
+            where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+        else:
+            where = {"pretrained_model_name_or_path": name if path is None else str(path)}
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            **where, revision=revision, trust_remote_code=trust_remote_code
+        )
+    return config
+
+
 # Arguments.
 
 
-def _check_choice(argument: str, found: object, allowed: Sequence[object]) -> None:
+def check_choice(argument: str, found: object, allowed: Sequence[object]) -> None:
+    """Refuse what is not among the choices.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if found not in allowed:
         raise ConfigError(f"{argument}: expected {_or(allowed)}, found {found!r}; choose one of them")
 
@@ -219,7 +261,12 @@ def _check_labels(labels: Mapping[str, Any], task: str) -> None:
         raise ConfigError(f"num_labels, id2label: expected a task of {_or(_LABELLED)}, found {task!r}; set task=")
 
 
-def _task_of(config: PretrainedConfig, name: str) -> str:
+def task_of(config: PretrainedConfig, name: str) -> str:
+    """The key of `TASKS` that a model was made for.
+
+    Raises:
+        ConfigError: its architecture does not tell.
+    """
     for architecture in config.architectures or ():
         for task, (_, endings) in TASKS.items():
             # Models that see or hear end like the encoder-decoders, and are loaded by classes not of this table.
@@ -270,14 +317,22 @@ def _set_padding(tokenizer: PreTrainedTokenizerBase, name: str, model: PreTraine
 
 
 def _locate(name: str) -> str:
+    path = _place(name)
+    if path is None:
+        return name
+    return str(_dequantised(path) if path.is_file() else path)
+
+
+def _place(name: str) -> Path | None:
+    """The file or folder that a user names; ``None`` if it is the id of a model on the hub."""
     path = _in_package(name, ALIASES[name]) if name in ALIASES else Path(name)
     if path.is_file():
-        return str(_dequantised(path))
+        return path
     if path.is_dir():
         _check_folder(path)
-        return str(path)
+        return path
     if path.suffix != ".gguf" and _HUB_ID.fullmatch(name):
-        return name
+        return None
     raise ConfigError(f"base {name!r}: expected {_expected()}, found no such file or folder; check the path")
 
 

@@ -13,7 +13,8 @@ the settings of another. A file without that header is PEFT's, and ``adapter_con
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from deltatune.io.identity import check_base, identify
 from deltatune.io.peft_layout import PREFIX, is_redundant, short_names
 from deltatune.methods.base import Method
 
-__all__ = ["CONFIG", "TENSORS", "Description", "describe", "load", "restore", "save"]
+__all__ = ["CONFIG", "TENSORS", "Description", "describe", "load", "restore", "save", "saved_tensors"]
 
 TENSORS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -72,12 +73,7 @@ def save(
     if bank_of(model).merged is not None:
         raise AttachError("deltas are merged into the weights; call dt.unmerge(model) before saving one")
     with bare(model):
-        tensors = {
-            f"{site}.{name}": _writable(f"{site}.{name}", tensor, dtype)
-            for site, part in delta.items()
-            for name, tensor in part.export(model.get_submodule(site)).items()
-        }
-        tensors = {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
+        tensors = saved_tensors(delta, partial(_writable, dtype=dtype))
         base = identify(model, without=_replaced(delta))
     if is_sharded(model) and torch.distributed.get_rank():
         return folder
@@ -94,6 +90,22 @@ def save(
         (scratch / CONFIG).write_text(json.dumps(_peft_config(model, delta, about), indent=2, sort_keys=True) + "\n")
         write_card(scratch / "README.md", model, delta, about, card or {})
     return folder
+
+
+def saved_tensors(delta: Delta, ready: Callable[[str, Tensor], Tensor] = lambda _, tensor: tensor) -> dict[str, Tensor]:
+    """The tensors of a delta's file. On the meta device they have their shapes.
+
+    Args:
+        delta: attached to a model, which is :func:`deltatune.attachment.bank.bare`.
+        ready: what is to become of each, given its name. Default: what it is.
+    """
+    model = delta.model
+    tensors = {
+        f"{site}.{name}": ready(f"{site}.{name}", tensor)
+        for site, part in delta.items()
+        for name, tensor in part.export(model.get_submodule(site)).items()
+    }
+    return {key: tensor.contiguous() for key, tensor in delta.method.pack(model, delta, tensors).items()}
 
 
 def _sort_metadata(file: Path) -> None:

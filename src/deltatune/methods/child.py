@@ -34,7 +34,6 @@ The paper: batches of 16, 3 epochs, learning rate 4e-5, weight decay 0.01, warm-
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -49,7 +48,7 @@ from deltatune.attachment.part import Params, Part, master_dtype
 from deltatune.attachment.sites import Site, find_sites, head_modules
 from deltatune.errors import AttachError, DataError, FileFormatError, SiteError
 from deltatune.methods.base import Method, check
-from deltatune.methods.topk import top_k
+from deltatune.methods.topk import shares, top_k
 from deltatune.train.hooks import Step
 
 __all__ = ["ChildTuning"]
@@ -98,12 +97,12 @@ class ChildTuning(Method):
             if own:  # tied parameters train where they come first
                 parts[site.name] = ChildPart(own, self.mode, device)
         pieces, parameters = _pieces(model, parts)
-        shares = zip(pieces, parameters, _shares([p.numel() for p in parameters], self._k(parameters)), strict=True)
+        sizes = zip(pieces, parameters, shares([p.numel() for p in parameters], self._k(parameters)), strict=True)
         if device == torch.device("meta") or any(parameter.is_meta for parameter in parameters):
-            for piece, _, k in shares:
+            for piece, _, k in sizes:
                 piece.expect(k)  # where the entries lie is not known there, only how many there are
         elif self.mode == "random":
-            for piece, parameter, k in shares:
+            for piece, parameter, k in sizes:
                 piece.choose(parameter, torch.randperm(parameter.numel())[:k].sort().values)
         elif self.mode == "magnitude":
             self._choose(pieces, parameters, [p.detach().abs().to(master_dtype(p.dtype)) for p in parameters])
@@ -164,12 +163,6 @@ def _pieces(model: nn.Module, parts: Mapping[str, Part]) -> tuple[list[Piece], l
             pieces += [piece for _, piece in part.items()]
             parameters += [model.get_submodule(site).get_parameter(name) for name in part.changes]
     return pieces, parameters
-
-
-def _shares(sizes: Sequence[int], k: int) -> list[int]:
-    """``k`` shared out in proportion to ``sizes``."""
-    ends = [round(k * end / sum(sizes)) for end in itertools.accumulate(sizes)]
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def fisher(model: nn.Module, parameters: Sequence[nn.Parameter], batches: Iterable[Mapping[str, Any]]) -> list[Tensor]:

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deltatune.attachment import autocast
 from deltatune.attachment.layers import dense, is_quantized, stored
 from deltatune.attachment.part import Params, master_dtype
 from deltatune.attachment.sites import Site
@@ -110,7 +111,7 @@ class DoRAPart(LoRAPart):
     def _norm(self) -> Tensor:
         module, weight, _ = self.base
         W = stored(module, dense(module) if is_quantized(module) else weight)
-        with torch.autocast(W.device.type, enabled=False):
+        with autocast.off(W.device.type):
             return row_norms(W, self._squares(W), *self.factors(), self.scale)
 
     def _squares(self, W: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from deltatune.errors import DataError
+
+__all__ = ["shares", "top_k"]
 
 __all__ = ["top_k"]
 
@@ -25,12 +28,15 @@ def top_k(scores: Sequence[Tensor], k: int) -> list[Tensor]:
     counting: floating-point numbers that are not negative are in the order of their bits.
 
     Args:
-        scores: not negative, of one dtype, on any devices.
+        scores: not negative, of one dtype, on any devices; on the meta device each gives its share.
         k: how many, at most as many as there are.
 
     Raises:
         DataError: a score is NaN or infinite.
     """
+    if any(score.is_meta for score in scores):
+        counts = shares([score.numel() for score in scores], k)
+        return [torch.empty(count, dtype=torch.long, device="meta") for count in counts]
     for score in scores:
         for bits in _bits(score):
             if bool((bits >= _bits_of(torch.inf, score.dtype)).any()) or bool((bits < 0).any()):
@@ -43,6 +49,12 @@ def top_k(scores: Sequence[Tensor], k: int) -> list[Tensor]:
         ties -= len(equal)
         chosen.append(torch.cat([larger, equal]).sort().values)
     return chosen
+
+
+def shares(sizes: Sequence[int], k: int) -> list[int]:
+    """``k`` shared out in proportion to ``sizes``."""
+    ends = [round(k * end / sum(sizes)) for end in itertools.accumulate(sizes)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _kth_largest(scores: Sequence[Tensor], k: int) -> tuple[int, int]:

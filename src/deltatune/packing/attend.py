@@ -48,9 +48,8 @@ def attend(
     outputs = []
     for block, own in zip(layout.blocks, query.split([block.queries for block in layout.blocks], dim=2), strict=True):
         keys, values = pieces.of(block)
-        mask = layout.mask(block, count, options.get("sliding_window"), plain_too=is_eager)
-        if is_eager and mask is not None:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, torch.finfo(query.dtype).min)
+        window = options.get("sliding_window")
+        mask = layout.mask(block, count, window, plain_too=is_eager, dtype=query.dtype)
         outputs.append(inner(module, own, keys, values, mask, **options)[0])
     return torch.cat(outputs, dim=1)
 

@@ -82,22 +82,27 @@ class Layout:
         blocks: the blocks of all rows, in order.
         reach: for each row the row behind its node's subtree, ``[rows]``: row i sees row j if ``j <= i < reach[j]``.
         depth: for each row the tokens of its text before it, ``[rows]``.
+        deepest: the most of ``depth``.
         texts: for each text the rows that its tokens are in, in order. Default: not told.
     """
 
     def __init__(
-        self, blocks: tuple[Block, ...], reach: Tensor, depth: Tensor, texts: tuple[tuple[Span, ...], ...] = ()
+        self,
+        blocks: tuple[Block, ...],
+        reach: Tensor,
+        depth: Tensor,
+        deepest: int,
+        texts: tuple[tuple[Span, ...], ...] = (),
     ) -> None:
-        self.blocks, self.reach, self.depth, self.texts = blocks, reach, depth, texts
-        self.deepest = int(depth.max())
-        self._masks: dict[tuple[int | str, int, int | None], Any] = {}
+        self.blocks, self.reach, self.depth, self.deepest, self.texts = blocks, reach, depth, deepest, texts
+        self._masks: dict[tuple[Any, ...], Any] = {}
         """Masks are made at the first layer that needs them, for all."""
 
     @classmethod
     def of(cls, nodes: Sequence[Node]) -> Layout:
         """The layout of a trie."""
         depth = torch.cat([torch.arange(node.depth, node.depth + node.length) for node in nodes])
-        return cls(_blocks(nodes), _reach(nodes), depth, _texts(nodes))
+        return cls(_blocks(nodes), _reach(nodes), depth, int(depth.max()), _texts(nodes))
 
     def rows_of_texts(self) -> list[list[int]]:
         """For each text the rows that its tokens are in, in order."""
@@ -107,27 +112,39 @@ class Layout:
         """The same on ``device``."""
         if self.reach.device == torch.device(device):
             return self
-        return Layout(self.blocks, self.reach.to(device, **kwargs), self.depth.to(device, **kwargs), self.texts)
+        reach, depth = (each.to(device, **kwargs) for each in (self.reach, self.depth))
+        return Layout(self.blocks, reach, depth, self.deepest, self.texts)
 
     def mask(
-        self, block: Block, front: int = 0, window: int | None = None, *, plain_too: bool = False
+        self,
+        block: Block,
+        front: int = 0,
+        window: int | None = None,
+        *,
+        plain_too: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor | None:
-        """Which keys each row of a block sees, ``[1, 1, queries, keys]``; ``None`` for plain causality.
+        """What is added to the scores of a block, ``[1, 1, queries, keys]``; ``None`` for plain causality.
+
+        Zero where a row sees a key, else minus infinity. Attention kernels that are given a yes or no make such a
+        tensor of it and keep one for each layer; this one is the same for all.
 
         Args:
             block: one of the blocks.
             front: how many learned keys stand before all others; every row sees them.
             window: see only keys less than so many tokens back. Default: all.
             plain_too: write plain causality out as well. Default: false.
+            dtype: of the scores.
         """
         if window is not None and self.deepest < window:
             window = None
         plain = block.is_chain and not block.before and not front and window is None
         if plain and not plain_too:
             return None
-        wanted = (block.start, front, window)
+        wanted = (block.start, front, window, dtype)
         if wanted not in self._masks:
-            self._masks[wanted] = F.pad(self._seen(block, window), (front, 0), value=True)[None, None]
+            seen = F.pad(self._seen(block, window), (front, 0), value=True)[None, None]
+            self._masks[wanted] = torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, float("-inf"))
         mask: Tensor = self._masks[wanted]
         return mask
 

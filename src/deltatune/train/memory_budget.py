@@ -8,7 +8,7 @@ short passes of the real model with its deltas, so a plan knows which layers hav
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from deltatune.attachment.stacks import CHECKPOINT, without_checkpoints
 from deltatune.errors import ConfigError
 from deltatune.train.kept import Kept, layers_of, measure
 
-__all__ = ["MemoryPlan", "Run", "applied", "budgeted", "plan_memory"]
+__all__ = ["MemoryPlan", "Run", "budgeted", "checkpointing", "plan_memory"]
 
 Run = Callable[[nn.Module, Tensor], Any]
 """Takes a model and token ids ``[1, tokens]`` to what is differentiated, such as a loss."""
@@ -138,8 +138,8 @@ def _most(kept: Kept, checkpointed: tuple[str, ...]) -> int:
 
 
 @contextlib.contextmanager
-def applied(plan: MemoryPlan, model: nn.Module) -> Iterator[None]:
-    """Within this context the layers of ``plan`` are checkpointed, and no other.
+def checkpointing(model: nn.Module, layers: Collection[str]) -> Iterator[None]:
+    """Within this context the layers of these names are checkpointed, and no other.
 
     The flag and the function are set on each layer: the call of ``transformers`` for the whole model also makes the
     embeddings' output require gradients, so that layers below all deltas would keep activations.
@@ -148,7 +148,7 @@ def applied(plan: MemoryPlan, model: nn.Module) -> Iterator[None]:
     names = ("gradient_checkpointing", CHECKPOINT)
     for name, layer in layers_of(unwrap(model)).items():
         former[layer] = {key: vars(layer)[key] for key in names if key in vars(layer)}
-        values = (name in plan.checkpointed, partial(checkpoint, use_reentrant=False))
+        values = (name in layers, partial(checkpoint, use_reentrant=False))
         vars(layer).update(zip(names, values, strict=True))
     try:
         yield
@@ -167,7 +167,7 @@ def budgeted(model: nn.Module, budget: int, tokens: int, *, run: Run | None = No
         ConfigError: as there.
     """
     plan = plan_memory(model, budget, tokens, run=run)
-    with applied(plan, model):
+    with checkpointing(model, plan.checkpointed):
         yield plan
 
 

@@ -1,0 +1,1 @@
+"""What a training step takes, known before a weight is loaded; and which method to take."""

@@ -1,0 +1,75 @@
+"""What an optimiser keeps for each number that it trains."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from deltatune.errors import ConfigError
+
+__all__ = ["OPTIMIZERS", "Optimizer", "optimizer"]
+
+BLOCK = 256
+"""So many numbers of an 8-bit state share a scale of 4 bytes (Dettmers et al. 2022, https://arxiv.org/abs/2110.02861)."""
+SMALL = 4096
+"""Tensors of fewer numbers keep a 32-bit state in bitsandbytes."""
+
+
+class Optimizer(NamedTuple):
+    """What an optimiser keeps beside parameters and gradients."""
+
+    moments: int
+    """How many numbers for each trained one."""
+    bits: int | None = None
+    """Of each of them; ``None``: as many as the parameter has."""
+    copies: int = 0
+    """How many numbers for each trained one it needs while it makes its step."""
+    factored: bool = False
+    """Whether a matrix's moment is kept as a row and a column."""
+
+    def state(self, parameter: Tensor) -> int:
+        """Bytes between steps."""
+        count = parameter.numel()
+        if self.factored and parameter.dim() > 1:
+            rows, columns = parameter.shape[-2:]
+            count = count // (rows * columns) * (rows + columns)
+        if self.bits == 8 and count >= SMALL:
+            return self.moments * (count + 4 * -(-count // BLOCK))
+        return self.moments * count * (parameter.element_size() if self.bits is None else 4)
+
+    def scratch(self, parameters: Iterable[Tensor]) -> int:
+        """Bytes during its step, beside the state."""
+        return self.copies * sum(parameter.nbytes for parameter in parameters)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adamw_torch": Optimizer(2, copies=1),
+    "adamw_torch_fused": Optimizer(2),
+    "adamw_8bit": Optimizer(2, bits=8),
+    "paged_adamw_32bit": Optimizer(2, bits=32),
+    "paged_adamw_8bit": Optimizer(2, bits=8),
+    "lion_8bit": Optimizer(1, bits=8),
+    "paged_lion_8bit": Optimizer(1, bits=8),
+    "adafactor": Optimizer(1, bits=32, copies=1, factored=True),
+    "rmsprop": Optimizer(1, copies=1),
+    "adagrad": Optimizer(1, copies=1),
+    "sgd": Optimizer(0),
+}
+"""Under the names of the run's settings. AdamW keeps two moments, Lion, RMSprop and Adagrad one, Adafactor a row and a
+column of one, plain SGD nothing. Those that work on all tensors together need a copy of the gradients while they do."""
+
+
+def optimizer(name: str) -> Optimizer:
+    """What is known of an optimiser.
+
+    Raises:
+        ConfigError: it is not in the table.
+    """
+    if name not in OPTIMIZERS:
+        near = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of them"
+        raise ConfigError(f"optimizer: expected one of {', '.join(OPTIMIZERS)}, found {name!r}; {hint}")
+    return OPTIMIZERS[name]
