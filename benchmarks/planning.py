@@ -15,11 +15,13 @@ allocators of other systems, and of GPUs, do; without that the last column says 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +70,14 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     is_causal = case["base"] != "minilm"
     with tempfile.TemporaryDirectory() as folder:
         train(small(is_causal), {"method": "lora"}, {"tokens": 64, "length": 32}, folder)
-        before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         task = "auto" if is_causal else "sequence-classification"
         loading = {name: case[name] for name in ("dtype", "quant") if name in case}
-        model = dt.load_base(case["base"], task=task, **loading).model
+        load = partial(dt.load_base, case["base"], task=task, **loading)
+        load()  # so that whatever else it takes is there
+        gc.collect()
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        model = load().model
         train(model, case["method"], case, folder)
     return {"measured": resident("VmHWM") - before}
 
@@ -155,6 +160,7 @@ def predict(case: dict[str, Any]) -> int:
         methods=[case["method"] or "full"],
         seq_len=case["length"],
         batch_tokens=case["tokens"],
+        device="cpu",
         **{name: case[name] for name in ("dtype", "quant", "checkpointing") if name in case},
     )
     assert found.rows[0].cost is not None, found.rows[0].error
@@ -182,7 +188,7 @@ def cases(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> list[dict[str, Any]]:
+def main() -> dict[str, Any]:
     """One case, or all of them, with what was predicted and measured in GB, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base")
@@ -191,23 +197,28 @@ def main() -> list[dict[str, Any]]:
     parser.add_argument("--case", type=json.loads)
     options = parser.parse_args()
     if options.case:
-        return measure(options.case)  # type: ignore[return-value]
-    rows = []
+        return measure(options.case)
+    figures: dict[str, Any] = {}
     for case in cases(options):
         predicted, measured = predict(case), run(case, MALLOC_MMAP_THRESHOLD_=PAGES)
+        kept = f"{run(case) / 1e9:.3f}" if case["method"] == METHODS["lora"] else "–"
         row = {
-            **case,
-            "base": Path(case["base"]).name,
-            "method": " ".join(f"{value}" for value in case["method"].values()) or "full",
-            "predicted GB": round(predicted / 1e9, 3),
-            "measured GB": round(measured / 1e9, 3),
-            "ratio": round(predicted / measured, 3),
+            "predicted GB": f"{predicted / 1e9:.3f}",
+            "measured GB": f"{measured / 1e9:.3f}",
+            "ratio": f"{predicted / measured:.3f}",
+            "glibc's habit GB": kept,
         }
-        if case["method"] == METHODS["lora"]:
-            row["as the system keeps it GB"] = round(run(case) / 1e9, 3)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    return rows
+        titles = (f"{Path(case['base']).name}, {case['tokens']:,} tokens of {case['length']}", named(case))
+        print(*titles, json.dumps(row), file=sys.stderr, flush=True)
+        figures.setdefault(titles[0], {})[titles[1]] = row
+    return figures
+
+
+def named(case: dict[str, Any]) -> str:
+    """A row's name: the method, and how the base is held."""
+    method = case["method"].get("method", "full")
+    how = [case.get("quant") or case.get("dtype"), "checkpointed" if case.get("checkpointing") else None]
+    return ", ".join([method, *(each for each in how if each)])
 
 
 if __name__ == "__main__":

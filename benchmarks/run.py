@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "scoring": ("scoring.py",),
     "trunk": ("trunk.py",),
     "compiled": ("compiled.py",),
+    "planning": ("planning.py",),
     "large": ("large.py",),
     "methods-minilm": ("methods.py", "minilm"),
     "methods-smollm2": ("methods.py", "smollm2"),

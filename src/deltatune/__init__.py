@@ -31,11 +31,13 @@ _HOMES: dict[str, str] = {
     "Packing": "deltatune.packing.settings",
     "Savings": "deltatune.train.savings",
     "Trainer": "deltatune.train.trainer",
+    "advise": "deltatune.planning.advice",
     "as_lora": "deltatune.methods.as_lora",
     "attach": "deltatune.attachment.lifecycle",
     "average": "deltatune.attachment.average",
     "capabilities": "deltatune.attachment.capabilities",
     "checkpoint_contexts": "deltatune.attachment.lifecycle",
+    "compare": "deltatune.comparing.study",
     "deltas": "deltatune.attachment.lifecycle",
     "detach": "deltatune.attachment.lifecycle",
     "disable": "deltatune.attachment.lifecycle",
@@ -79,11 +81,13 @@ __all__ = [
     "Savings",
     "Trainer",
     "__version__",
+    "advise",
     "as_lora",
     "attach",
     "average",
     "capabilities",
     "checkpoint_contexts",
+    "compare",
     "deltas",
     "detach",
     "disable",
@@ -119,6 +123,7 @@ if TYPE_CHECKING:
     )
     from deltatune.attachment.merge import merge, unmerge
     from deltatune.attachment.summary import summary
+    from deltatune.comparing.study import compare
     from deltatune.io.bases import load_base
     from deltatune.io.files import load, save
     from deltatune.methods.adalora import AdaLoRA
@@ -141,6 +146,7 @@ if TYPE_CHECKING:
     from deltatune.methods.relora import ReLoRA
     from deltatune.packing.scoring import score_answers
     from deltatune.packing.settings import Packing
+    from deltatune.planning.advice import advise
     from deltatune.planning.plan import plan
     from deltatune.train.groups import parameter_groups
     from deltatune.train.hooks import on_step, prepare

@@ -30,6 +30,7 @@ def plan(
     accumulation: Annotated[int, typer.Option(metavar="N", min=1, help="Batches a step.")] = 1,
     dtype: Dtype = None,
     quant: Quant = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="What runs it: cuda, mps or cpu.")] = "cuda",
     optimizer: Annotated[str, typer.Option(metavar="NAME", help="As in a run's settings.")] = "adamw_torch_fused",
     memory: Annotated[
         str | None, typer.Option(metavar="SIZE", help="What a device has, such as 24GiB: tell what fits.")
@@ -54,8 +55,7 @@ def plan(
 
     No weight is loaded. A training step is run on tensors without data, and what it makes and keeps is counted.
     """
-    from deltatune.methods.written import read_methods
-    from deltatune.planning.cost import FULL
+    from deltatune.methods.written import FULL, read_methods
     from deltatune.planning.plan import plan as make_plan
 
     chosen = None
@@ -73,6 +73,7 @@ def plan(
         accumulation=accumulation,
         dtype=dtype or "auto",  # type: ignore[arg-type]  # checked below
         quant=quant,  # type: ignore[arg-type]
+        device=device,  # type: ignore[arg-type]
         optimizer=optimizer,
         checkpointing=checkpointing,
         savings=not plain,

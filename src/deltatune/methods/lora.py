@@ -132,6 +132,8 @@ class LoRA(Method):
         """PEFT's LoraConfig, with the rank and alpha that each site's factors really have in the file."""
         lora = {site: part for site, part in delta.items() if isinstance(part, LoRAPart)}
         filed = {site: (part.rank, part.scale * self._divisor(part.rank)) for site, part in lora.items()}
+        if not lora:  # all that it has are modules trained whole
+            raise ConfigError(f"{self.key}: expected factors at a site, found none; PEFT has no form for it")
         (rank, alpha), _ = Counter(filed.values()).most_common(1)[0]
         return {
             "peft_type": "LORA",

@@ -13,7 +13,12 @@ import yaml
 from deltatune.errors import ConfigError
 from deltatune.methods import METHODS
 
-__all__ = ["Written", "read_methods"]
+__all__ = ["FULL", "WHOLE", "Written", "read_methods"]
+
+FULL = "full"
+"""The word for full fine-tuning."""
+WHOLE: dict[str, Any] = {"method": "child", "mode": "F", "p": 1.0, "targets": ["all"]}
+"""Full fine-tuning as a method: Child-Tuning whose child is the whole network in every step."""
 
 
 @dataclass(frozen=True)

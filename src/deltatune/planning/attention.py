@@ -25,23 +25,33 @@ class Counter:
 
 
 @contextlib.contextmanager
-def fused_attention() -> Iterator[Counter]:
+def fused_attention(device: str = "cuda") -> Iterator[Counter]:
     """Within this context ``scaled_dot_product_attention`` on the meta device is a fused one, and is counted.
 
     It is another function under that name, and no torch function mode: those are off inside ``backward``, where
-    checkpointed layers run again.
+    checkpointed layers run again. Where kernels can not do what is asked, torch's own writes the scores out: none has
+    a gradient for what is added to the scores, as T5's trained positions want, and those of a CPU know no dropout.
+
+    Args:
+        device: the kind whose kernels it stands for. Default: a GPU.
     """
     own, counter = F.scaled_dot_product_attention, Counter()
 
     def attend(
-        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *rest: Any, **kw: Any
-    ) -> Any:
-        # Most fused kernels have no gradient for what is added to the scores, as T5's trained positions want.
-        if not query.is_meta or (attn_mask is not None and attn_mask.requires_grad):
-            return own(query, key, value, attn_mask, *rest, **kw)
-        return _attend(counter, query, key, value, attn_mask, *rest, **kw)
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **more: Any,
+    ) -> Tensor:
+        is_beyond = (attn_mask is not None and attn_mask.requires_grad) or (dropout_p > 0 and device == "cpu")
+        if not query.is_meta or is_beyond:
+            return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
+        return _attend(counter, query, key, value, attn_mask, is_causal)
 
-    F.scaled_dot_product_attention = attend
+    F.scaled_dot_product_attention = attend  # type: ignore[assignment]
     try:
         yield counter
     finally:
@@ -49,19 +59,11 @@ def fused_attention() -> Iterator[Counter]:
 
 
 def _attend(
-    counter: Counter,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    counter: Counter, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool
 ) -> Tensor:
     scores = query.shape[:-1].numel() * key.shape[-2]
     operations = 2 * scores * (query.shape[-1] + value.shape[-1]) // (2 if is_causal else 1)
-    return _Fused.apply(counter, operations, query, key, value, attn_mask)  # type: ignore[no-any-return, no-untyped-call]
+    return _Fused.apply(counter, operations, query, key, value, mask)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Fused(torch.autograd.Function):

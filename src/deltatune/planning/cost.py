@@ -15,16 +15,14 @@ from deltatune.attachment.lifecycle import attach, detach
 from deltatune.errors import ConfigError
 from deltatune.io.files import saved_tensors
 from deltatune.methods.base import Method
+from deltatune.methods.written import FULL
 from deltatune.planning.data_free import AnsweringYes
 from deltatune.planning.optimizers import OPTIMIZERS
 from deltatune.planning.rehearsal import Batch, rehearse
 from deltatune.planning.shapes import Shape, weight_bytes
 from deltatune.planning.timeline import Block
 
-__all__ = ["FULL", "Cost", "Moment", "cost_of"]
-
-FULL = "full"
-"""How full fine-tuning, with no method, is called."""
+__all__ = ["Cost", "Moment", "cost_of"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def cost_of(
     batch: Batch,
     *,
     optimizer: str,
+    device: str = "cuda",
     accumulation: int = 1,
     savings: bool = True,
     checkpoints: bool = False,
@@ -107,8 +106,9 @@ def cost_of(
         method: what to attach; ``None``: train the base whole.
         batch: what a step is made on.
         optimizer: a key of ``OPTIMIZERS``.
+        device: as for :func:`deltatune.planning.rehearsal.rehearse`.
         accumulation: how many such batches make a step; from two on gradients are there all the time. Default: 1.
-        savings: as for :func:`deltatune.planning.rehearsal.rehearse`.
+        savings: as there.
         checkpoints: as there.
 
     Raises:
@@ -117,7 +117,14 @@ def cost_of(
     model, kind = shape.model, OPTIMIZERS[optimizer]
     with _trained(shape, method) as delta:
         weights = weight_bytes(model)
-        found = rehearse(model, batch, savings=savings, checkpoints=checkpoints, accumulates=accumulation > 1)
+        found = rehearse(
+            model,
+            batch,
+            device=device,
+            savings=savings,
+            checkpoints=checkpoints,
+            accumulates=accumulation > 1,
+        )
         # Not earlier: some methods choose what to train in their preparation.
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         file = _file_bytes(model, delta)

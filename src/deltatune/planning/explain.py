@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from deltatune.planning.cost import FULL, Cost
+from deltatune.methods.written import FULL
+from deltatune.planning.cost import Cost
 from deltatune.planning.optimizers import OPTIMIZERS
 from deltatune.planning.plan import Plan
 from deltatune.planning.timeline import Block
@@ -34,7 +35,15 @@ def assumptions(plan: Plan) -> list[str]:
     more += ["layers checkpointed"] * settings.checkpointing
     return [
         f"{plan.base} for {plan.task}: {plan.parameters:,} parameters in {held}",
-        "; ".join([f"{batch.tokens:,} tokens a batch, {texts}{shared}", how, *more, settings.optimizer]),
+        "; ".join(
+            [
+                f"{batch.tokens:,} tokens a batch, {texts}{shared}",
+                how,
+                *more,
+                settings.optimizer,
+                f"on {settings.device}",
+            ]
+        ),
         "tensors only; drivers, kernels' workspaces and an allocator's rounding come on top, about "
         f"{size_text(plan.reserve)} on a GPU",
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from deltatune.errors import DeltaError
@@ -31,6 +32,10 @@ class Change:
     """What it costs."""
     total: int
     """Bytes that a step takes with this change and those before it."""
+    settings: dict[str, Any]
+    """Of the plan, what to change."""
+    method: dict[str, Any]
+    """Of the method, what to change."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class _Try:
     price: str
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     method: dict[str, Any] = dataclasses.field(default_factory=dict)
+    may_be_refused: bool = False
+    """Whether there are methods that can not do with it."""
 
 
 def changes_to_fit(
@@ -58,7 +65,13 @@ def changes_to_fit(
     Returns:
         The changes, to be made together; none if all of them are not enough.
     """
-    tries = list(_tries(method, settings, found))
+    tries = [
+        each
+        for each in _tries(method, settings, found)
+        if not each.may_be_refused or _total(cost, method, settings, [each]) < inf
+    ]
+    if _total(cost, method, settings, tries) > room:
+        return ()
     for count in range(1, len(tries) + 1):
         if _total(cost, method, settings, tries[:count]) <= room:
             return _described(cost, method, settings, _needed(cost, method, settings, tries[:count], room))
@@ -83,7 +96,7 @@ def _tries(method: Method | None, settings: Settings, found: Cost) -> Iterator[_
         yield _Try("base.dtype: bfloat16", "half the precision of the base", {"dtype": "bfloat16"})
     if settings.quant is None and method is not None:
         price = "some precision of the base, and time to unpack it"
-        yield _Try("base.quant: nf4", price, {"quant": "nf4", "dtype": "bfloat16"})
+        yield _Try("base.quant: nf4", price, {"quant": "nf4", "dtype": "bfloat16"}, may_be_refused=True)
     if method is not None and method.layers is None:
         yield _Try(
             "delta.layers: last:8", "the layers below learn nothing, and keep nothing", method={"layers": "last:8"}
@@ -101,7 +114,7 @@ def _total(cost: CostOf, method: Method | None, settings: Settings, tries: Seque
     try:
         return cost(*_applied(method, settings, tries)).total
     except DeltaError:  # such as a method that works on the weights themselves, and packed ones
-        return float("inf")
+        return inf
 
 
 def _needed(
@@ -118,6 +131,8 @@ def _needed(
 
 def _described(cost: CostOf, method: Method | None, settings: Settings, tries: Sequence[_Try]) -> tuple[Change, ...]:
     return tuple(
-        Change(each.text, each.price, int(_total(cost, method, settings, tries[: count + 1])))
+        Change(
+            each.text, each.price, int(_total(cost, method, settings, tries[: count + 1])), each.settings, each.method
+        )
         for count, each in enumerate(tries)
     )

@@ -12,10 +12,11 @@ from deltatune.errors import ConfigError, DeltaError
 from deltatune.io.bases import Dtype, Quant
 from deltatune.methods import METHODS, as_method, from_config
 from deltatune.methods.base import Method
-from deltatune.planning.cost import FULL, Cost, cost_of
+from deltatune.methods.written import FULL
+from deltatune.planning.cost import Cost, cost_of
 from deltatune.planning.fitting import Change, changes_to_fit
 from deltatune.planning.optimizers import optimizer as known_optimizer
-from deltatune.planning.settings import Settings
+from deltatune.planning.settings import Device, Settings
 from deltatune.planning.shapes import Shape, shape_of
 from deltatune.sizes import parse_size
 
@@ -48,6 +49,8 @@ class Plan:
     """What training takes with each method."""
 
     base: str
+    source: str
+    """What ``load_base`` takes for it."""
     task: str
     parameters: int
     """How many numbers the base has."""
@@ -88,6 +91,7 @@ def plan(
     optimizer: str = "adamw_torch_fused",
     checkpointing: bool = False,
     savings: bool = True,
+    device: Device = "cuda",
     device_memory: int | str | None = None,
     reserve: int | str = RESERVE,
     attn_implementation: str | None = None,
@@ -116,6 +120,7 @@ def plan(
         optimizer: by its name in the settings of a run. Default: AdamW.
         checkpointing: run layers again in backward in place of keeping their tensors. Default: no.
         savings: train as ``dt.Trainer`` does. False: padded rows and the model's own loss. Default: true.
+        device: what runs it: kernels differ in what they keep. Default: a GPU.
         device_memory: what a device has, such as ``"24GiB"``. Default: not asked.
         reserve: how much of that to leave free. Default: 1 GB.
         attn_implementation: as for ``load_base``.
@@ -137,6 +142,7 @@ def plan(
         optimizer=optimizer,
         checkpointing=checkpointing,
         savings=savings,
+        device=device,
     )
     known_optimizer(optimizer)
     memory = None if device_memory is None else parse_size(device_memory, "device_memory")
@@ -155,6 +161,7 @@ def plan(
     rows = tuple(_row(shapes, method, settings, memory, kept_free) for method in chosen)
     return Plan(
         base=shape.name,
+        source=shape.source,
         task=shape.task,
         parameters=shape.parameters,
         layers=shape.layers,

@@ -75,13 +75,20 @@ class Rehearsal:
 
 
 def rehearse(
-    model: nn.Module, batch: Batch, *, savings: bool = True, checkpoints: bool = False, accumulates: bool = False
+    model: nn.Module,
+    batch: Batch,
+    *,
+    device: str = "cuda",
+    savings: bool = True,
+    checkpoints: bool = False,
+    accumulates: bool = False,
 ) -> Rehearsal:
     """Rehearse the forward and the backward pass of a model on the meta device.
 
     Args:
         model: as it will train: what is to be trained requires gradients. Left as it was.
         batch: what on. A language model learns the tokens, any other model one class for each text.
+        device: the kind that is to run it, whose kernels differ. Default: a GPU.
         savings: as ``dt.Trainer`` trains: no padding, logits of learned tokens alone, less kept. Else the model's own
             loss over padded rows. Default: true.
         checkpoints: run every layer again in backward, and keep its input alone. Default: false.
@@ -89,7 +96,7 @@ def rehearse(
     """
     chosen = _savings(model) if savings else Savings(lean=False)
     inputs = _inputs(model, batch, is_packed=chosen.packing is not None)
-    with _training(model), chosen.on(model), fused_attention() as attention, AnsweringYes():
+    with _training(model), chosen.on(model), fused_attention(device) as attention, AnsweringYes():
         with checkpointing(model, layers_of(model)) if checkpoints else contextlib.nullcontext():
             with _timeline(model) as before:
                 if find_bank(model) is not None:

@@ -29,6 +29,8 @@ class Shape:
 
     model: nn.Module
     name: str
+    source: str
+    """What ``load_base`` takes for it."""
     task: str
     dtype: torch.dtype
     quant: Quant | None
@@ -103,7 +105,8 @@ def shape_of(
         model = getattr(transformers, TASKS[task].loader).from_config(config, **settings)
     if quant is not None:
         quantise(model, quant)
-    return Shape(model.eval(), name, task, kind, quant)
+    source = PRESETS[name].source if name in PRESETS else name
+    return Shape(model.eval(), name, source, task, kind, quant)
 
 
 def weight_bytes(model: nn.Module) -> int:
