@@ -1,7 +1,8 @@
 """Predicted and measured memory: what ``dt.plan`` says, and what the process took that trained so.
 
 Each row is a process of its own: it trains a small model first, so that all libraries are loaded, then loads the base,
-attaches the method and does two steps of ``dt.Trainer``. The most memory that was resident since is what was measured.
+attaches the method and does two steps of ``dt.Trainer``. What was measured is the most that was resident meanwhile,
+less what was before the base was loaded.
 
     python benchmarks/planning.py                       # SmolLM2 and MiniLM
     python benchmarks/planning.py --base smollm2 --methods lora,dora
@@ -41,12 +42,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 LARGE: list[dict[str, Any]] = [
-    {"tokens": tokens, "length": 512, "method": {"method": "lora", "r": 8}, **how}
-    for tokens in (512, 1024)
-    for how in (
-        {"dtype": "bfloat16"},
-        {"dtype": "bfloat16", "checkpointing": True},
-        {"dtype": "bfloat16", "quant": "nf4", "checkpointing": True},
+    {"tokens": tokens, "length": 512, "method": {"method": "lora", "r": 8}, "dtype": "bfloat16", **how}
+    for tokens, how in (
+        (512, {}),
+        (512, {"checkpointing": True}),
+        (512, {"quant": "nf4", "checkpointing": True}),
+        (1024, {}),
     )
 ]
 """What is planned for a base of 7B."""
@@ -73,11 +74,12 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
         task = "auto" if is_causal else "sequence-classification"
         loading = {name: case[name] for name in ("dtype", "quant") if name in case}
         load = partial(dt.load_base, case["base"], task=task, **loading)
-        load()  # so that whatever else it takes is there
+        if "dtype" not in case:  # a large base is not loaded twice
+            load()  # so that whatever else it takes is there
         gc.collect()
         before = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         model = load().model
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, with the weights there
         train(model, case["method"], case, folder)
     return {"measured": resident("VmHWM") - before}
 
@@ -201,7 +203,7 @@ def main() -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for case in cases(options):
         predicted, measured = predict(case), run(case, MALLOC_MMAP_THRESHOLD_=PAGES)
-        kept = f"{run(case) / 1e9:.3f}" if case["method"] == METHODS["lora"] else "–"
+        kept = f"{run(case) / 1e9:.3f}" if case["method"] == METHODS["lora"] else "–"  # not of a large base
         row = {
             "predicted GB": f"{predicted / 1e9:.3f}",
             "measured GB": f"{measured / 1e9:.3f}",

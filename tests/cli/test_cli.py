@@ -23,7 +23,7 @@ from deltatune.cli import app
 from deltatune.cli.models import open_model
 from tests.cli import tiny
 
-VERBS = ("train", "eval", "generate", "merge", "export", "info", "env", "schema")
+VERBS = ("plan", "advise", "train", "compare", "eval", "generate", "merge", "export", "info", "env", "schema")
 
 
 def call(*arguments: str | Path, code: int = 0, text: str | None = None) -> Result:

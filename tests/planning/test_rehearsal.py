@@ -13,6 +13,7 @@ import transformers
 from torch import nn
 
 import deltatune as dt
+from deltatune.errors import DeltaError
 from deltatune.packing.path import why_not
 from deltatune.planning import rehearsal
 from deltatune.planning.rehearsal import Batch, rehearse
@@ -172,3 +173,11 @@ def test_longer_batches_keep_more_and_evenly() -> None:
 def test_the_last_text_has_what_is_left() -> None:
     assert Batch(tokens=1000, length=300).lengths == [300, 300, 300, 100]
     assert Batch(tokens=300, length=300).lengths == [300]
+
+
+def test_a_model_that_looks_at_data_is_refused_in_a_line() -> None:
+    model = on("meta", "llama", dt.LoRA(r=4)).eval()
+    model.model.layers[0].register_forward_hook(lambda *_: torch.ones(1, device="meta").tolist())
+    with pytest.raises(DeltaError, match=r"plan: LlamaForCausalLM can not be rehearsed without data \(.*\); measure"):
+        rehearse(model, BATCH)
+    assert not model.training

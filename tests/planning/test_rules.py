@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,12 @@ def test_a_rule_holds_somewhere_and_says_something_of_some_methods(rule: Rule) -
 def test_a_rule_can_be_cited(rule: Rule) -> None:
     assert rule.says
     assert re.search(r"\w+ .*\d{4}, https://arxiv\.org/abs/\d{4}\.\d{5}|found by trying", rule.source)
+
+
+@every_rule
+def test_a_rule_is_on_the_page(rule: Rule) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    assert f"| {rule.name} | {rule.holds} | {rule.says} |" in page
 
 
 def test_names_are_told_apart() -> None:

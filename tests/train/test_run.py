@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 import deltatune as dt
 from deltatune.errors import ConfigError, DataError, SiteError
 from deltatune.methods import METHODS
+from deltatune.sizes import size_text
 from deltatune.train import run as runs
 from deltatune.train.arguments import total_steps
 from deltatune.train.complete import complete
@@ -298,6 +299,9 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(folder: Path, bases: dict[
     assert found["trainable_parameters"] == 1024
     assert found["base_parameters"] == 36_128
     assert found["steps"] == 5
+    assert found["memory_bytes"] > 4 * 36_128
+    assert found["file_bytes"] == 4 * 1024
+    assert f"takes about {size_text(found['memory_bytes'])} at its peak" in out.getvalue()
     assert (found["train"]["examples"], found["eval"]["examples"]) == (18, 6)
     assert "⟦green</s>⟧" in out.getvalue()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,9 @@ from deltatune.cli.models import Dtype, Quant
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deltatune.planning.cost import Cost
     from deltatune.planning.plan import Plan, Row
 
 
@@ -87,23 +91,12 @@ def plan(
 
 
 def _show(plan: Plan, *, explain: bool) -> None:
-    from rich.table import Table
-
     from deltatune.planning.explain import assumptions, explained
 
     screen = console()
     for line in assumptions(plan):
         screen.print(line, style="dim", markup=False)
-    columns = ("method", "trained", "of base", "weights", "gradients", "optimizer", "activations", "temporary", "peak")
-    table = Table()
-    for name in (*columns, "file", "Tflop"):
-        table.add_column(name, justify="left" if name == "method" else "right", no_wrap=name != "method")
-    if plan.memory is not None:
-        table.add_column("fits")
-    for row in plan.rows:
-        if row.cost is not None:
-            table.add_row(*_cells(row))
-    screen.print(table)
+    screen.print(_table(plan, is_wide=screen.width >= WIDE))
     for row in plan.rows:
         for line in _remarks(row):
             screen.print(line, markup=False, soft_wrap=True)
@@ -114,15 +107,47 @@ def _show(plan: Plan, *, explain: bool) -> None:
                 screen.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _cells(row: Row) -> list[str]:
-    from deltatune.sizes import size_text
+WIDE = 132
+"""Columns of a terminal on which all figures have room."""
 
-    cost = row.cost
-    assert cost is not None
-    sizes = (cost.weights, cost.gradients, cost.optimizer, cost.activations, cost.temporary, cost.total, cost.file)
-    fits = [] if row.fits is None else ["yes" if row.fits else "no"]
-    operations = f"{cost.operations / 1e12:,.2f}"
-    return [row.label, f"{cost.trainable:,}", f"{cost.share:.3%}", *map(size_text, sizes), operations, *fits]
+
+def _table(plan: Plan, *, is_wide: bool) -> Table:
+    from rich.table import Table
+
+    figures = {name: figure for name, figure in FIGURES.items() if is_wide or name in NARROW}
+    table = Table()
+    table.add_column("method", overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
+    if plan.memory is not None:
+        table.add_column("fits")
+    for row in plan.rows:
+        if row.cost is not None:
+            fits = [] if row.fits is None else ["yes" if row.fits else "no"]
+            table.add_row(row.label, *(figure(row.cost) for figure in figures.values()), *fits)
+    return table
+
+
+def _size(name: str) -> Callable[[Cost], str]:
+    def text(cost: Cost) -> str:
+        from deltatune.sizes import size_text
+
+        return size_text(getattr(cost, name))
+
+    return text
+
+
+FIGURES: dict[str, Callable[[Cost], str]] = {
+    "trained": lambda cost: f"{cost.trainable:,}",
+    "of base": lambda cost: f"{cost.share:.3%}",
+    **{name: _size(name) for name in ("weights", "gradients", "optimizer", "activations", "temporary")},
+    "peak": _size("total"),
+    "file": _size("file"),
+    "Tflop": lambda cost: f"{cost.operations / 1e12:,.2f}",
+}
+"""The columns, and how they are read off a cost."""
+NARROW = ("trained", "of base", "peak", "file", "Tflop")
+"""What a narrow terminal has room for."""
 
 
 def _remarks(row: Row) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from deltatune.attachment.bank import bare
-from deltatune.attachment.delta import Delta
+from deltatune.attachment.bank import bare, find_bank
 from deltatune.attachment.lifecycle import attach, detach
+from deltatune.attachment.summary import base_size
 from deltatune.errors import ConfigError
 from deltatune.io.files import saved_tensors
 from deltatune.methods.base import Method
@@ -22,7 +23,7 @@ from deltatune.planning.rehearsal import Batch, rehearse
 from deltatune.planning.shapes import Shape, weight_bytes
 from deltatune.planning.timeline import Block
 
-__all__ = ["Cost", "Moment", "cost_of"]
+__all__ = ["Cost", "Moment", "cost_of", "cost_of_model"]
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,29 @@ class Cost:
         return self.weights + self.moments[self.moment].total
 
 
-def cost_of(
-    shape: Shape,
-    method: Method | None,
+def cost_of(shape: Shape, method: Method | None, batch: Batch, *, optimizer: str, **how: Any) -> Cost:
+    """What training on ``batch`` takes.
+
+    Args:
+        shape: the base; left as it was.
+        method: what to attach; ``None``: train the base whole.
+        batch: what a step is made on.
+        optimizer: a key of ``OPTIMIZERS``.
+        **how: the step is made; see :func:`cost_of_model`.
+
+    Raises:
+        DeltaError: the method can not be attached to this base.
+    """
+    with _trained(shape, method):
+        found = cost_of_model(shape.model, batch, optimizer=optimizer, **how)
+    if method is None:
+        return found
+    settings = {name: value for name, value in method.to_config().items() if name != "method"}
+    return dataclasses.replace(found, method=method.key, settings=settings)
+
+
+def cost_of_model(
+    model: nn.Module,
     batch: Batch,
     *,
     optimizer: str,
@@ -99,44 +120,32 @@ def cost_of(
     savings: bool = True,
     checkpoints: bool = False,
 ) -> Cost:
-    """What training on ``batch`` takes.
+    """What it takes to train what requires gradients in a model on the meta device.
 
     Args:
-        shape: the base; left as it was.
-        method: what to attach; ``None``: train the base whole.
+        model: with whatever is attached; left as it was.
         batch: what a step is made on.
         optimizer: a key of ``OPTIMIZERS``.
         device: as for :func:`deltatune.planning.rehearsal.rehearse`.
         accumulation: how many such batches make a step; from two on gradients are there all the time. Default: 1.
         savings: as there.
         checkpoints: as there.
-
-    Raises:
-        DeltaError: the method can not be attached to this base.
     """
-    model, kind = shape.model, OPTIMIZERS[optimizer]
-    with _trained(shape, method) as delta:
-        weights = weight_bytes(model)
-        found = rehearse(
-            model,
-            batch,
-            device=device,
-            savings=savings,
-            checkpoints=checkpoints,
-            accumulates=accumulation > 1,
-        )
-        # Not earlier: some methods choose what to train in their preparation.
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        file = _file_bytes(model, delta)
+    kind, weights = OPTIMIZERS[optimizer], weight_bytes(model)
+    found = rehearse(
+        model, batch, device=device, savings=savings, checkpoints=checkpoints, accumulates=accumulation > 1
+    )
+    # Not earlier: some methods choose what to train in their preparation.
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     count = sum(parameter.numel() for parameter in trained)
     state = sum(map(kind.state, trained))
     gradients = sum(parameter.nbytes for parameter in trained)
     return Cost(
-        method=FULL if method is None else method.key,
-        settings={} if method is None else {n: v for n, v in method.to_config().items() if n != "method"},
+        method=FULL,
+        settings={},
         trainable=count,
-        share=count / shape.parameters,
-        file=file,
+        share=count / base_size(model),
+        file=_file_bytes(model),
         operations=found.operations * accumulation,
         weights=weights,
         gradients=gradients,
@@ -152,13 +161,13 @@ def cost_of(
 
 
 @contextlib.contextmanager
-def _trained(shape: Shape, method: Method | None) -> Iterator[Delta | None]:
+def _trained(shape: Shape, method: Method | None) -> Iterator[None]:
     """Within this context the model has a delta that is trained, or is trained whole."""
     model = shape.model
     if method is not None:
-        delta = attach(model, method)
+        attach(model, method)
         try:
-            yield delta
+            yield
         finally:
             detach(model)
         return
@@ -170,14 +179,16 @@ def _trained(shape: Shape, method: Method | None) -> Iterator[Delta | None]:
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
-        yield None
+        yield
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)
 
 
-def _file_bytes(model: nn.Module, delta: Delta | None) -> int:
-    if delta is None:
+def _file_bytes(model: nn.Module) -> int:
+    """The tensors of all deltas, or if there is none the weights."""
+    bank = find_bank(model)
+    if bank is None:
         return weight_bytes(model)
     with bare(model), AnsweringYes():
-        return sum(tensor.nbytes for tensor in saved_tensors(delta).values())
+        return sum(tensor.nbytes for delta in bank for tensor in saved_tensors(delta).values())

@@ -99,7 +99,10 @@ def _tries(method: Method | None, settings: Settings, found: Cost) -> Iterator[_
         yield _Try("base.quant: nf4", price, {"quant": "nf4", "dtype": "bfloat16"}, may_be_refused=True)
     if method is not None and method.layers is None:
         yield _Try(
-            "delta.layers: last:8", "the layers below learn nothing, and keep nothing", method={"layers": "last:8"}
+            "delta.layers: last:8",
+            "the layers below learn nothing, and keep nothing",
+            method={"layers": "last:8"},
+            may_be_refused=True,
         )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from deltatune.attachment.bank import find_bank
+from deltatune.errors import DeltaError
 from deltatune.packing.packed import IGNORE, pack
 from deltatune.packing.path import why_not
 from deltatune.packing.settings import Packing
@@ -93,7 +94,24 @@ def rehearse(
             loss over padded rows. Default: true.
         checkpoints: run every layer again in backward, and keep its input alone. Default: false.
         accumulates: add to the gradients of an earlier batch. Default: false.
+
+    Raises:
+        DeltaError: the model does something on its way that can not be done without data.
     """
+    try:
+        return _rehearsed(model, batch, device, savings=savings, checkpoints=checkpoints, accumulates=accumulates)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, DeltaError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise DeltaError(
+            f"plan: {type(model).__name__} can not be rehearsed without data ({reason}); measure a step instead"
+        ) from error
+
+
+def _rehearsed(
+    model: nn.Module, batch: Batch, device: str, *, savings: bool, checkpoints: bool, accumulates: bool
+) -> Rehearsal:
     chosen = _savings(model) if savings else Savings(lean=False)
     inputs = _inputs(model, batch, is_packed=chosen.packing is not None)
     with _training(model), chosen.on(model), fused_attention(device) as attention, AnsweringYes():

@@ -80,6 +80,8 @@ class Rule:
     """What speaks for some methods, or against them, in some situations."""
 
     name: str
+    holds: str
+    """When, in words."""
     says: str
     source: str
     when: Callable[[Situation], bool]
@@ -107,6 +109,7 @@ def nothing(_: Candidate) -> int:
 RULES: tuple[Rule, ...] = (
     Rule(
         "no weights",
+        "the weights are out of reach",
         "where only answers can be had, tune at decoding: proxy-tuning adds the difference that tuning made to a small "
         "model of the same vocabulary; it closed 88 % of the gap to a tuned LLaMA-2 70B",
         "Liu et al. 2024, https://arxiv.org/abs/2401.08565, section 3",
@@ -116,6 +119,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "weights",
+        "they are not",
         "whoever has the weights tunes them at less cost than three models at each token",
         "Liu et al. 2024, https://arxiv.org/abs/2401.08565, section 2",
         when=lambda situation: situation.reachable,
@@ -124,6 +128,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "best balance",
+        "always",
         "low rank comes near full fine-tuning with a fraction of its memory, and costs nothing once merged",
         "Hu et al. 2021, https://arxiv.org/abs/2106.09685, sections 4 and 5",
         when=always,
@@ -131,6 +136,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "a copy for each task",
+        "always",
         "full fine-tuning keeps gradients and moments of every weight, and saves all of them for each task",
         "Houlsby et al. 2019, https://arxiv.org/abs/1902.00751, section 1",
         when=always,
@@ -138,6 +144,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "all linear layers",
+        "generation, and not few examples",
         "for generation LoRA has to act on all linear layers to match full fine-tuning; the rank matters less",
         "Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section 4",
         when=lambda situation: situation.task != "sequence-classification" and not situation.few,
@@ -145,6 +152,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "magnitude apart",
+        "bases from a billion parameters",
         "DoRA of half the rank did better than LoRA on LLaMA",
         "Liu et al. 2024, https://arxiv.org/abs/2402.09353, table 1",
         when=lambda situation: situation.parameters >= SMALL,
@@ -152,6 +160,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "memory very tight",
+        "LoRA does not fit, or just so",
         "prompt tuning and BitFit train and keep the least: vectors before the input, biases",
         "Lester et al. 2021, https://arxiv.org/abs/2104.08691, section 2; "
         "Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199, section 3",
@@ -160,6 +169,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "steadier with few data",
+        "fewer than 1,000 examples",
         "adapters overfit less and depend less on the learning rate, prefixes do better on few data and unseen topics",
         "He et al. 2021, https://arxiv.org/abs/2106.03164, section 3; "
         "Li and Liang 2021, https://arxiv.org/abs/2101.00190, sections 6.3 and 6.4",
@@ -168,6 +178,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "little to overfit",
+        "fewer than 1,000 examples",
         "biases or scales alone are enough where data are few",
         "Ben Zaken et al. 2021, https://arxiv.org/abs/2106.10199, section 4; "
         "Liu et al. 2022, https://arxiv.org/abs/2205.05638, section 3",
@@ -176,6 +187,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "full fine-tuning overfits",
+        "classification, fewer than 1,000 examples",
         "training a chosen part of the weights generalises better than all of them on few data",
         "Xu et al. 2021, https://arxiv.org/abs/2109.05687, section 4",
         when=lambda situation: situation.few and situation.task == "sequence-classification",
@@ -183,6 +195,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "much to learn",
+        "from 50,000 examples",
         "on much data a low rank learns less than full fine-tuning, and what trains still less falls behind",
         "Biderman et al. 2024, https://arxiv.org/abs/2405.09673, section 4",
         when=lambda situation: situation.many,
@@ -190,6 +203,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "prompts want a large base",
+        "bases below ten billion parameters",
         "below about ten billion parameters prompt tuning stays behind",
         "Lester et al. 2021, https://arxiv.org/abs/2104.08691, section 3.1",
         when=lambda situation: situation.parameters < LARGE,
@@ -197,6 +211,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "prompts on a large base",
+        "bases from ten billion parameters",
         "from about ten billion parameters on prompt tuning matches full fine-tuning",
         "Lester et al. 2021, https://arxiv.org/abs/2104.08691, section 3.1",
         when=lambda situation: situation.parameters >= LARGE,
@@ -204,6 +219,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "many tasks, one base",
+        "more than one task",
         "rows of one batch can belong to different tasks, each with its small delta",
         "found by trying: `deltatune methods` shows what can be routed",
         when=lambda situation: situation.tasks > 1,
@@ -212,6 +228,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "a plain model",
+        "the result has to be merged",
         "what is used as a plain model has to be merged into its weights",
         "found by trying: `deltatune methods` shows what merges",
         when=lambda situation: situation.merged,
@@ -220,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "slower in use",
+        "the result need not be merged",
         "adapters in sequence make each answer slower, by up to 30 % for one short text",
         "Hu et al. 2021, https://arxiv.org/abs/2106.09685, table 1",
         when=lambda situation: not situation.merged,
@@ -227,6 +245,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "a packed base",
+        "the base is in 4 or 8 bits",
         "on a base in 4 bits LoRA on all linear layers reached what 16 bits reach",
         "Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section 4",
         when=lambda situation: situation.quant is not None,

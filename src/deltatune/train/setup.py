@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deltatune.errors import ConfigError, DataError
 from deltatune.io.bases import Base, load_base
+from deltatune.planning.quantised import quantise
 from deltatune.train.config import DataSpec, RunConfig
 from deltatune.train.encode import EncodedSet, Kind, encode_records
 from deltatune.train.examples import Labeled
@@ -136,6 +137,8 @@ def open_base(config: RunConfig, labels: LabelSet | None, *, shapes_only: bool =
         trust_remote_code=spec.trust_remote_code,
         offload=spec.offload and not shapes_only,
     )
+    if shapes_only and spec.quant is not None:
+        quantise(base.model, spec.quant)
     if base.task not in KINDS:
         raise ConfigError(
             f"base {spec.model!r}: expected a task among {', '.join(KINDS)}, found {base.task}; set base.task"
