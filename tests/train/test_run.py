@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 import deltatune as dt
 from deltatune.errors import ConfigError, DataError, SiteError
 from deltatune.methods import METHODS
+from deltatune.planning.dry_run import dry_run
 from deltatune.sizes import size_text
 from deltatune.train import run as runs
 from deltatune.train.arguments import total_steps
@@ -26,7 +27,6 @@ from deltatune.train.encode import encode_records
 from deltatune.train.evaluate import Confusion, evaluate
 from deltatune.train.folder import RunFolder
 from deltatune.train.records import read_records
-from deltatune.train.run import dry_run
 from deltatune.train.setup import read_data
 from tests.cli import tiny
 

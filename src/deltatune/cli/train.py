@@ -41,7 +41,9 @@ def train(
 
     out = console(stderr=json)
     if dry_run:
-        plan = runs.dry_run(settings, console=out)
+        from deltatune.planning.dry_run import dry_run as plan_run
+
+        plan = plan_run(settings, console=out)
         if json:
             print_json(plan)
         return

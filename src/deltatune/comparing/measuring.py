@@ -18,13 +18,14 @@ from rich.console import Console
 import deltatune as dt
 from deltatune.attachment.sites import fresh_heads
 from deltatune.comparing.trials import Job, Kind
+from deltatune.planning.dry_run import dry_run
 from deltatune.train.collate import Collator
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import parse_config
 from deltatune.train.evaluate import evaluate
 from deltatune.train.folder import RunFolder
 from deltatune.train.labels import LabelSet
-from deltatune.train.run import dry_run, quiet, run
+from deltatune.train.run import quiet, run
 from deltatune.train.setup import encode, open_base, read_data
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch import nn
 
 from deltatune.attachment.summary import base_size
 from deltatune.io.bases import TASKS, Dtype, Quant, check_choice, read_config, task_of
+from deltatune.io.quantised import quantise, scales_of
 from deltatune.planning.presets import PRESETS
-from deltatune.planning.quantised import quantise, scales_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,22 +26,18 @@ from transformers import PrinterCallback, TrainerCallback
 
 from deltatune.attachment.summary import summary
 from deltatune.errors import ConfigError, DeltaError
-from deltatune.planning.cost import Cost
-from deltatune.sizes import size_text
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.checkpoints import last_whole_checkpoint
 from deltatune.train.collate import Collator
 from deltatune.train.config import PackingSpec, RunConfig
 from deltatune.train.config_file import config_text
-from deltatune.train.encode import EncodedSet
 from deltatune.train.folder import RunFolder
-from deltatune.train.forecast import forecast
 from deltatune.train.plot import can_plot, plot_loss
 from deltatune.train.progress import ProgressCallback, memory_bytes, print_header, print_sample
 from deltatune.train.run_trainer import AtTheEnd, RunTrainer, TellSavings, WriteLog
 from deltatune.train.setup import Setup, set_up
 
-__all__ = ["Interrupted", "RunResult", "dry_run", "quiet", "run"]
+__all__ = ["Interrupted", "RunResult", "quiet", "run"]
 
 
 @dataclass(frozen=True)
@@ -111,55 +106,6 @@ def run(
         if main:
             folder.begin(config_text(setup.config), overwrite=overwrite, step=_step_of(checkpoint))
         return _train(setup, args, folder, checkpoint, steps, console)
-
-
-def dry_run(config: RunConfig, *, console: Console | None = None) -> dict[str, Any]:
-    """Do all that a run does before its first step, without the weights, and tell what it would train.
-
-    Args:
-        config: the settings.
-        console: where to print the header and a sample. Default: standard output.
-
-    Raises:
-        DeltaError: as for `run`.
-    """
-    with quiet():
-        args = training_arguments(config)
-        setup = set_up(config, shapes_only=True)
-        counted = summary(setup.base.model)
-        steps = total_steps(config, setup.train.examples, args.world_size)
-        console = console or Console()
-        print_header(console, setup, counted, steps=steps, world=args.world_size)
-        print_sample(console, setup)
-        cost = _forecast(setup, console)
-    return {
-        "base_parameters": counted.base_parameters,
-        "trainable_parameters": counted.trainable_parameters,
-        "share": counted.trainable_parameters / max(counted.base_parameters, 1),
-        "steps": steps,
-        "memory_bytes": cost and cost.total,
-        "file_bytes": cost and cost.file,
-        "train": _counts(setup.train),
-        "eval": None if setup.eval is None else _counts(setup.eval),
-    }
-
-
-def _forecast(setup: Setup, console: Console) -> Cost | None:
-    try:
-        cost = forecast(setup)
-    except DeltaError as error:  # it can be trained all the same
-        console.print(str(error), markup=False)
-        return None
-    console.print(
-        f"a step on the longest examples takes about {size_text(cost.total)} at its peak, "
-        f"{size_text(cost.weights)} of it weights; the saved delta {size_text(cost.file)}"
-    )
-    return cost
-
-
-def _counts(data: EncodedSet) -> dict[str, int]:
-    counts = {f.name: getattr(data, f.name) for f in dataclasses.fields(data) if f.name not in ("examples", "labels")}
-    return {"examples": len(data.examples), **counts}
 
 
 def _train(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deltatune.errors import ConfigError, DataError
 from deltatune.io.bases import Base, load_base
-from deltatune.planning.quantised import quantise
+from deltatune.io.quantised import quantise
 from deltatune.train.config import DataSpec, RunConfig
 from deltatune.train.encode import EncodedSet, Kind, encode_records
 from deltatune.train.examples import Labeled
