@@ -11,12 +11,14 @@ import typer
 
 from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, Task, open_model
 from deltatune.cli.verb import AsJson, Verb, console, print_json
-from deltatune.errors import ConfigError
+from deltatune.errors import ConfigError, DeltaError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from deltatune.train.config import DataSpec, RunConfig
+    from deltatune.train.encode import EncodedSet
     from deltatune.train.evaluate import Evaluation
     from deltatune.train.records import Record
 
@@ -32,6 +34,13 @@ def eval(
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write each prediction to this JSONL file.")
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Of a classifier: fit a temperature on these records, none of them in DATA."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a classifier: draw how far its confidence can be believed.")
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Examples in a batch.")] = 8,
     max_new_tokens: Annotated[
@@ -58,8 +67,9 @@ def eval(
     """Measure a model on data.
 
     Of a language model: the loss over the supervised tokens, its perplexity, and with --generate the share of answers
-    that match exactly. Of a classifier: accuracy, macro F1 and what it took for what. What the run's settings say of
-    its data holds unless an option says otherwise.
+    that match exactly. Of a classifier: accuracy, macro F1, what it took for what, and the expected calibration error,
+    before and after a temperature if --calibrate says what to fit it on. What the run's settings say of its data holds
+    unless an option says otherwise.
     """
     from deltatune.cli.models import delta_folders, settings_of
     from deltatune.train.evaluate import evaluate
@@ -93,6 +103,9 @@ def eval(
         fresh = opened.base.fresh[0]
         raise ConfigError(f"{model}: expected a trained head, found none ({fresh} is random); name a delta by --delta")
     labels = LabelSet(tuple(_classes(opened.base.model, found))) if found else None
+    if labels is None and (calibrate is not None or plot is not None):
+        option = "--plot" if calibrate is None else "--calibrate"
+        raise ConfigError(f"{option}: expected a classifier, found a language model; leave it out")
     encoded = encode(records, opened.base, spec, labels)
     screen = console(stderr=json)
     with _bar(screen, len(encoded.examples) * (1 + (generate and not found))) as advance:
@@ -104,12 +117,57 @@ def eval(
             max_new_tokens=max_new_tokens,
             progress=advance,
         )
+    calibration = None
+    if result.scores is not None:
+        held = None
+        if calibrate is not None:
+            others = encode(_records(calibrate, config, spec), opened.base, spec, labels)
+            held = evaluate(opened.base, others, batch_size=batch_size), others
+        calibration = _calibration(result, encoded, held, plot, title=model)
     if out is not None:
         _write_predictions(out, result)
     if json:
-        print_json(_as_data(result, opened.names))
+        print_json(_as_data(result, opened.names) | {"calibration": calibration})
     else:
-        _show(screen, result)
+        _show(screen, result, calibration)
+
+
+def _calibration(
+    result: Evaluation,
+    data: EncodedSet,
+    held: tuple[Evaluation, EncodedSet] | None,
+    plot: Path | None,
+    title: str,
+) -> dict[str, float]:
+    """The expected calibration error, and what a temperature that is fitted on other data makes of it."""
+    from deltatune.calibration import Calibration, plot_reliability, reliability, temperature
+    from deltatune.train.plot import can_plot
+
+    assert result.scores is not None
+    truth = _truth(data)
+    panels = {"as it is": reliability(Calibration()(result.scores), truth)}
+    found = {"calibration_error": panels["as it is"].expected_error}
+    if held is not None:
+        other, others = held
+        assert other.scores is not None
+        mended = temperature(other.scores, _truth(others))
+        panels["calibrated"] = reliability(mended(result.scores), truth)
+        found |= {
+            "temperature": mended.temperature,
+            "calibration_error_after": panels["calibrated"].expected_error,
+        }
+    if plot is not None:
+        if not can_plot():
+            raise DeltaError('--plot: needs the package matplotlib, found none; run pip install "deltatune[plot]"')
+        plot_reliability(panels, plot, title)
+    return found
+
+
+def _truth(data: EncodedSet) -> Tensor:
+    """The class of each example."""
+    import torch
+
+    return torch.tensor([example["labels"] for example in data.examples])
 
 
 def _columns(pairs: list[str]) -> dict[str, str]:
@@ -184,12 +242,12 @@ def _as_data(result: Evaluation, names: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _show(screen: Console, result: Evaluation) -> None:
+def _show(screen: Console, result: Evaluation, calibration: dict[str, float] | None) -> None:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     table.add_row("examples", f"{result.examples:,}")
-    for name, value in result.metrics.items():
+    for name, value in (result.metrics | (calibration or {})).items():
         table.add_row(name.replace("_", " "), f"{value:.4f}")
     screen.print(table)
     if result.confusion is not None:
@@ -204,6 +262,7 @@ VERB = Verb(
     (
         ("deltatune eval out", "a finished run, on its own evaluation data"),
         ("deltatune eval out test.jsonl --generate --out answers.jsonl", "on other data; keep the answers"),
+        ("deltatune eval out test.csv --calibrate dev.csv --plot reliability.png", "a classifier's confidence, mended"),
         ("deltatune eval smollm2 test.jsonl", "the base alone, to compare with"),
         ("deltatune eval smollm2 test.jsonl --delta out/final --json", "a base with a delta; for a script"),
     ),

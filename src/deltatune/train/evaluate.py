@@ -76,6 +76,8 @@ class Evaluation:
     supervised: int
     """Tokens the loss is over (classification: the examples)."""
     confusion: Confusion | None = None
+    scores: Tensor | None = field(default=None, repr=False)
+    """Of a classifier, the logits of each class, ``[examples, classes]``, in the order of the data."""
     predictions: tuple[Prediction, ...] = field(default=(), repr=False)
 
 
@@ -110,15 +112,18 @@ def evaluate(
     batches = (collate([data.examples[i] for i in batch]) for batch in chunks(order, batch_size))
     names = data.labels.names if data.labels else ()
     with evaluating(base.model):
-        metrics, confusion, classes = _score(base.model, batches, kind, names, progress=progress)
+        metrics, confusion, found = _score(base.model, batches, kind, names, progress=progress)
     shown: tuple[Prediction, ...] = ()
-    if classes is not None:
-        in_order = dict(zip(order, classes, strict=True))
-        shown = tuple(_chosen(data.examples[i], names[in_order[i]], names, tokenizer) for i in range(len(order)))
+    scores = None
+    if found is not None:
+        scores = found[torch.tensor(order).argsort()]
+        classes = scores.argmax(dim=-1).tolist()
+        pairs = zip(data.examples, classes, strict=True)
+        shown = tuple(_chosen(example, names[number], names, tokenizer) for example, number in pairs)
     elif generate:
         shown = tuple(answers(base, data.examples, kind, batch_size, max_new_tokens, progress))
         metrics["exact_match"] = sum(p.exact for p in shown) / len(shown)
-    return Evaluation(metrics, len(data.examples), data.supervised, confusion, shown)
+    return Evaluation(metrics, len(data.examples), data.supervised, confusion, scores, shown)
 
 
 def score(
@@ -156,7 +161,8 @@ def _score(
     context: Callable[[], AbstractContextManager[Any]] = nullcontext,
     packed: bool = True,
     progress: Callable[[int], object] | None = None,
-) -> tuple[dict[str, float], Confusion | None, list[int] | None]:
+) -> tuple[dict[str, float], Confusion | None, Tensor | None]:
+    """Metrics, and of a classifier what it took for what and the logits of each example, in the order of batches."""
     rows: list[Tensor] = []
     packed_model = _packed_model(model) if packed and kind == "causal" else None
     with nullcontext() if packed_model is None else packed_model.listening():
@@ -175,12 +181,12 @@ def _score(
     table = torch.cat(rows).double()
     loss = float(table[:, 0].sum() / table[:, 1].sum())
     if kind == "classification":
-        classes = table[:, 2].long().tolist()
-        confusion = Confusion.of(table[:, 3].long().tolist(), classes, labels)
+        scores = table[:, 3:]
+        confusion = Confusion.of(table[:, 2].long().tolist(), scores.argmax(dim=-1).tolist(), labels)
         return (
             {"loss": loss, "accuracy": confusion.accuracy, "macro_f1": confusion.macro_f1},
             confusion,
-            classes,
+            scores,
         )
     right = float(table[:, 2].sum() / table[:, 1].sum())
     return {"loss": loss, "perplexity": _exp(loss), "token_accuracy": right}, None, None
@@ -228,7 +234,7 @@ def _causal_rows(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _class_rows(logits: Tensor, labels: Tensor) -> Tensor:
     losses = F.cross_entropy(logits.float(), labels, reduction="none")
-    return torch.stack([losses, torch.ones_like(losses), logits.argmax(-1).float(), labels.float()], dim=1)
+    return torch.cat([torch.stack([losses, torch.ones_like(losses), labels.float()], dim=1), logits.float()], dim=1)
 
 
 _ROWS: dict[Kind, Callable[[Tensor, Tensor], Tensor]] = {
