@@ -24,11 +24,8 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from deltatune.attachment.bank import bank_of, unwrap
 from deltatune.attachment.shards import is_sharded
 from deltatune.errors import ConfigError, DataError, FileFormatError
-from deltatune.packing.label_only import offset_of
-from deltatune.packing.path import why_not
 from deltatune.packing.settings import Packing
 from deltatune.packing.texts import Texts, is_text
-from deltatune.sizes import parse_size
 from deltatune.train.checkpoints import (
     begin_checkpoint,
     last_whole_checkpoint,
@@ -36,13 +33,13 @@ from deltatune.train.checkpoints import (
     save_deltas,
     save_states,
 )
+from deltatune.train.choice import Choice
 from deltatune.train.collate import Collator
-from deltatune.train.compiled import Compilation, compiled, why_not_compiled
+from deltatune.train.compiled import Compilation, compiled
 from deltatune.train.distributed import average_gradients, keep_whole, replicate
 from deltatune.train.groups import parameter_groups
 from deltatune.train.hooks import Steps, on_step, prepare
 from deltatune.train.memory_budget import MemoryPlan
-from deltatune.train.savings import Savings
 from deltatune.train.trunk_cache import TrunkCache
 
 __all__ = ["Trainer"]
@@ -108,7 +105,7 @@ class Trainer(transformers.Trainer):
             keep_whole(self._base, self.accelerator.state.fsdp_plugin)
         self.card: dict[str, object] = {}
         """Rows for the model card of what is saved."""
-        self.savings = self._savings(packing, lean, memory_budget, cache_trunk)
+        self.savings = Choice(self).savings(packing, lean=lean, budget=memory_budget, trunk=cache_trunk)
         """What is saved in each step, and how."""
         self.memory_plan: MemoryPlan | None = None
         """Which layers the memory budget checkpoints, from the beginning of training on."""
@@ -235,80 +232,11 @@ class Trainer(transformers.Trainer):
         """How batches are made; ``None`` if they are padded."""
         return self.savings.packing
 
-    def _savings(
-        self, packing: Packing | bool | None, lean: bool, budget: int | str | None, trunk: bool | str | Path
-    ) -> Savings:
-        if self.train_dataset is None:
-            return Savings(lean=False)
-        chosen = self._chosen(packing)
-        pads_alone = chosen is None and packing is not False and isinstance(self.data_collator, Collator)
-        is_tried = pads_alone and not self.is_fsdp_enabled and self.args.n_gpu <= 1
-        folder = Path(str(self.args.output_dir)) / "trunk" if trunk is True else trunk and Path(trunk)
-        limit = None if budget is None else parse_size(budget, "memory_budget")
-        names = ("activation_checkpointing", "gradient_checkpointing")
-        checkpointing = any(getattr(self.args, name, False) for name in names)
-        if limit is not None and (self.is_fsdp_enabled or checkpointing):
-            found = names[0] if checkpointing else "FSDP"
-            raise ConfigError(f"memory_budget: expected it alone, found {found} too; leave one of them out")
-        if trunk and self.is_fsdp_enabled:
-            raise ConfigError("cache_trunk: expected whole weights in each process, found FSDP; leave one of them out")
-        offset = offset_of(self._base) if is_tried else None
-        compiles = self.args.torch_compile and (chosen is not None or offset is not None)
-        if compiles:
-            beside = {"FSDP": self.is_fsdp_enabled, "gradient checkpointing": checkpointing}
-            self._refuse_compiling(beside | {"memory_budget": limit is not None, "cache_trunk": bool(trunk)})
-        return Savings(
-            packing=chosen,
-            offset=offset,
-            smoothing=self.args.label_smoothing_factor,
-            lean=lean and not compiles and self.args.n_gpu <= 1,
-            compiles=compiles,
-            memory_budget=limit,
-            tokens=0 if limit is None else self._most_tokens(chosen),
-            trunk=folder or None,
-        )
-
-    def _refuse_compiling(self, beside: dict[str, bool]) -> None:
-        """Refuse to compile together with what breaks a graph to pieces, or goes on inside it from step to step."""
-        reason = why_not_compiled(self._base)
-        found = next((f"{name} too" for name, is_on in beside.items() if is_on), reason)
-        if found is not None:
-            raise ConfigError(f"torch_compile: expected it alone, found {found}; leave one of them out")
-
     def _compiling(self) -> contextlib.AbstractContextManager[Compilation | None]:
         if not self.savings.compiles:
             return contextlib.nullcontext()
         backend, mode = self.args.torch_compile_backend, self.args.torch_compile_mode
         return compiled(self._base, backend=backend or "inductor", mode=mode)
-
-    def _chosen(self, packing: Packing | bool | None) -> Packing | None:
-        """The packing to use, if any."""
-        if packing is False:
-            return None
-        reason = self._why_not()
-        if reason is None:
-            return packing if isinstance(packing, Packing) else Packing()
-        if packing:
-            raise ConfigError(f"packing: {reason}; leave packing out to train with padding")
-        return None
-
-    def _why_not(self) -> str | None:
-        if not is_text(self.train_dataset):
-            return "expected examples with as many labels as input_ids, found others"
-        if not isinstance(self.data_collator, Collator):
-            return f"expected no data_collator of another kind, found {type(self.data_collator).__name__}"
-        if self.args.n_gpu > 1:
-            return f"expected a process for each GPU, found one for {self.args.n_gpu}; start it with accelerate launch"
-        return why_not(self._base, tried=not self.is_fsdp_enabled)
-
-    def _most_tokens(self, packing: Packing | None) -> int:
-        """The most tokens that a batch of the training data can have."""
-        if packing is not None and packing.max_tokens is not None:
-            return packing.max_tokens
-        dataset: Any = self.train_dataset
-        lengths = sorted((len(dataset[number]["input_ids"]) for number in range(len(dataset))), reverse=True)
-        size = self._train_batch_size
-        return size * lengths[0] if packing is None else sum(lengths[:size])
 
     @property
     def _base(self) -> nn.Module:
