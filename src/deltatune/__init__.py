@@ -38,14 +38,17 @@ _HOMES: dict[str, str] = {
     "capabilities": "deltatune.attachment.capabilities",
     "checkpoint_contexts": "deltatune.attachment.lifecycle",
     "compare": "deltatune.comparing.study",
+    "compose": "deltatune.composition.compose",
     "deltas": "deltatune.attachment.lifecycle",
     "detach": "deltatune.attachment.lifecycle",
     "disable": "deltatune.attachment.lifecycle",
     "disabled": "deltatune.attachment.lifecycle",
     "enable": "deltatune.attachment.lifecycle",
+    "extract": "deltatune.composition.checkpoints",
     "fuse": "deltatune.methods.fusion",
     "load": "deltatune.io.files",
     "load_base": "deltatune.io.bases",
+    "lorahub": "deltatune.composition.lorahub",
     "merge": "deltatune.attachment.merge",
     "on_step": "deltatune.train.hooks",
     "parameter_groups": "deltatune.train.groups",
@@ -88,14 +91,17 @@ __all__ = [
     "capabilities",
     "checkpoint_contexts",
     "compare",
+    "compose",
     "deltas",
     "detach",
     "disable",
     "disabled",
     "enable",
+    "extract",
     "fuse",
     "load",
     "load_base",
+    "lorahub",
     "merge",
     "on_step",
     "parameter_groups",
@@ -124,6 +130,9 @@ if TYPE_CHECKING:
     from deltatune.attachment.merge import merge, unmerge
     from deltatune.attachment.summary import summary
     from deltatune.comparing.study import compare
+    from deltatune.composition.checkpoints import extract
+    from deltatune.composition.compose import compose
+    from deltatune.composition.lorahub import lorahub
     from deltatune.io.bases import load_base
     from deltatune.io.files import load, save
     from deltatune.methods.adalora import AdaLoRA

@@ -23,7 +23,21 @@ from deltatune.cli import app
 from deltatune.cli.models import open_model
 from tests.cli import tiny
 
-VERBS = ("plan", "advise", "train", "compare", "eval", "generate", "merge", "export", "info", "env", "schema")
+VERBS = (
+    "plan",
+    "advise",
+    "train",
+    "compare",
+    "eval",
+    "generate",
+    "merge",
+    "export",
+    "info",
+    "env",
+    "schema",
+    "compose",
+    "extract",
+)
 
 
 def call(*arguments: str | Path, code: int = 0, text: str | None = None) -> Result:
@@ -117,6 +131,11 @@ def test_classification_from_csv(folder: Path, bert: Path) -> None:
     assert found["confusion"]["labels"] == ["cold", "warm"]
     assert sum(map(sum, found["confusion"]["counts"])) == found["examples"] == 32
     assert "true \\ predicted" in call("eval", folder / "out", folder / "train.csv").output
+    found = data_of("eval", folder / "out", folder / "train.csv", "--calibrate", folder / "train.csv")["calibration"]
+    assert 0 <= found["calibration_error_after"] <= found["calibration_error"] + 0.05
+    assert found["temperature"] > 0
+    call("eval", folder / "out", folder / "train.csv", "--plot", folder / "plots" / "reliability.png")
+    assert (folder / "plots" / "reliability.png").is_file()
     merged = data_of("merge", bert, folder / "out", "--out", folder / "merged")
     assert merged["modules"] > 4  # the head is among them
     base = dt.load_base(bert, task="sequence-classification", id2label={0: "cold", 1: "warm"})

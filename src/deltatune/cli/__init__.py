@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 import deltatune
-from deltatune.cli import advise, compare, env, eval, export, generate, info, merge, methods, plan, schema, train
+from deltatune.cli import (
+    advise,
+    compare,
+    compose,
+    env,
+    eval,
+    export,
+    extract,
+    generate,
+    info,
+    merge,
+    methods,
+    plan,
+    schema,
+    train,
+)
 from deltatune.cli.verb import add
 
 __all__ = ["app", "main"]
@@ -27,7 +42,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _module in (plan, advise, train, compare, eval, generate, merge, export, info, methods, env, schema):
+for _module in (
+    plan,
+    advise,
+    train,
+    compare,
+    eval,
+    generate,
+    compose,
+    merge,
+    export,
+    extract,
+    info,
+    methods,
+    env,
+    schema,
+):
     add(app, _module.VERB)
 
 

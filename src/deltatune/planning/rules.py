@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-__all__ = ["FAMILIES", "RULES", "Candidate", "Rule", "Situation"]
+__all__ = ["FAMILIES", "RULES", "Candidate", "Rule", "Situation", "route_of"]
 
 FAMILIES: dict[str, frozenset[str]] = {
     "input": frozenset({"prompt", "ptuning"}),
@@ -17,9 +17,14 @@ FAMILIES: dict[str, frozenset[str]] = {
     "selection": frozenset({"bitfit", "norm", "child"}),
     "low rank": frozenset({"lora", "dora", "adalora", "relora"}),
     "whole": frozenset({"full"}),
-    "other": frozenset({"peft"}),
 }
-"""Where a method acts, and the methods that do."""
+"""Where a method acts, and the methods that do; one that is not here is ranked by what holds for every method."""
+
+
+def route_of(key: str) -> str:
+    """Where a method acts, such as ``low rank``."""
+    return next((name for name, keys in FAMILIES.items() if key in keys), "other")
+
 
 FEW, MANY = 1_000, 50_000
 """Examples that are few, and many."""

@@ -10,7 +10,7 @@ from deltatune.errors import ConfigError
 from deltatune.methods.written import FULL, WHOLE
 from deltatune.planning.advice import Advice, Option
 from deltatune.planning.rates import start_rate
-from deltatune.planning.rules import FAMILIES
+from deltatune.planning.rules import route_of
 from deltatune.sizes import size_text
 from deltatune.train.config_file import parse_config
 
@@ -70,7 +70,7 @@ def _comments(option: Option, advice: Advice) -> str:
     assert option.row is not None
     assert option.row.cost is not None
     peak = option.row.changes[-1].total if option.row.changes else option.row.cost.total
-    route = next(name for name, keys in FAMILIES.items() if str(option.method["method"]) in keys)
+    route = route_of(str(option.method["method"]))
     lines = [f"{option.label} ({route}), because:", *(f"  {reason}" for reason in option.reasons)]
     lines += [f"{option.row.cost.trainable:,} trained parameters, {size_text(peak)} at the peak of a step"]
     lines += ["The learning rate is one to begin with: deltatune compare --search finds a better one."]
