@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "trunk": ("trunk.py",),
     "compiled": ("compiled.py",),
     "planning": ("planning.py",),
+    "proxy": ("proxy.py",),
     "large": ("large.py",),
     "methods-minilm": ("methods.py", "minilm"),
     "methods-smollm2": ("methods.py", "smollm2"),

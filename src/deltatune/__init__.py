@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 _HOMES: dict[str, str] = {
     "AdaLoRA": "deltatune.methods.adalora",
     "BitFit": "deltatune.methods.bitfit",
+    "BlackBox": "deltatune.decoding.black_box",
     "ChildTuning": "deltatune.methods.child",
     "DoRA": "deltatune.methods.dora",
+    "Endpoint": "deltatune.decoding.endpoint",
     "Fusion": "deltatune.methods.fusion",
     "Houlsby": "deltatune.methods.houlsby",
     "IA3": "deltatune.methods.ia3",
@@ -27,6 +29,7 @@ _HOMES: dict[str, str] = {
     "Pfeiffer": "deltatune.methods.pfeiffer",
     "PrefixTuning": "deltatune.methods.prefix",
     "PromptTuning": "deltatune.methods.prompt",
+    "ProxyTuned": "deltatune.decoding.proxy",
     "ReLoRA": "deltatune.methods.relora",
     "Packing": "deltatune.packing.settings",
     "Savings": "deltatune.train.savings",
@@ -66,8 +69,10 @@ __all__ = [
     "IA3",
     "AdaLoRA",
     "BitFit",
+    "BlackBox",
     "ChildTuning",
     "DoRA",
+    "Endpoint",
     "Fusion",
     "Houlsby",
     "LoRA",
@@ -80,6 +85,7 @@ __all__ = [
     "Pfeiffer",
     "PrefixTuning",
     "PromptTuning",
+    "ProxyTuned",
     "ReLoRA",
     "Savings",
     "Trainer",
@@ -133,6 +139,9 @@ if TYPE_CHECKING:
     from deltatune.composition.checkpoints import extract
     from deltatune.composition.compose import compose
     from deltatune.composition.lorahub import lorahub
+    from deltatune.decoding.black_box import BlackBox
+    from deltatune.decoding.endpoint import Endpoint
+    from deltatune.decoding.proxy import ProxyTuned
     from deltatune.io.bases import load_base
     from deltatune.io.files import load, save
     from deltatune.methods.adalora import AdaLoRA

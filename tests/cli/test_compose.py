@@ -153,3 +153,15 @@ def test_nothing_is_overwritten_unasked(deltas: Path, tmp_path: Path) -> None:
     call(*two)
     assert "add --overwrite" in call(*two, code=2).stderr
     call(*two, "--overwrite")
+
+
+def test_weights_are_found_on_examples(deltas: Path, llama: Path, folder: Path) -> None:
+    pytest.importorskip("nevergrad")
+    given = ("compose", deltas / "a", deltas / "b", "--how", "lorahub", "--base", llama, "--evaluations", "6")
+    found = data_of(*given, "--examples", folder / "test.jsonl", "--out", folder / "new")
+    assert set(found["weights"]) == {str(deltas / "a"), str(deltas / "b")}
+    weighted = dt.compose(found["weights"], "factors", out=folder / "same")
+    assert weighted.folder is not None
+    torch.testing.assert_close(with_delta(llama, folder / "new"), with_delta(llama, weighted.folder))
+    refused = call(*given, "--out", folder / "x", code=2).output
+    assert "--examples: expected it with --how lorahub" in refused

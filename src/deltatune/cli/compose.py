@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltatune.cli.models import check_free, delta_folders
+from deltatune.cli.models import check_free, delta_folders, open_model
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 from deltatune.errors import ConfigError
 
@@ -20,7 +20,8 @@ def compose(
         typer.Option(
             metavar="NAME",
             help="cat: the exact sum. svd: the same, cut to a rank. linear, factors: sums of the factors. ties, dare, "
-            "dare_ties, magnitude: of chosen entries of the factors; with _svd, of the changes they make.",
+            "dare_ties, magnitude: of chosen entries of the factors; with _svd, of the changes they make. lorahub: "
+            "sums of factors whose weights are found on --examples.",
         ),
     ] = "cat",
     weight: Annotated[
@@ -43,11 +44,18 @@ def compose(
     rest: Annotated[
         str, typer.Option(metavar="NAME", help="Trained biases and whole modules: keep, leave (out) or refuse.")
     ] = "keep",
+    examples: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For lorahub: a few records of the new task.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="BASE", help="For lorahub. Default: what the first names.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(metavar="N", min=1, help="For lorahub: how many weights to try.")] = 40,
     name: Annotated[str, typer.Option(metavar="NAME", help="How to call the result.")] = "composed",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a delta that is in the folder.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Make one LoRA of several, of any ranks, alphas and targets. Their base is not loaded.
+    """Make one LoRA of several, of any ranks, alphas and targets. Their base is not loaded, but for lorahub.
 
     Negative weights take a delta away: that of what is to be unlearned, or a in the analogy c + b - a.
     """
@@ -59,6 +67,11 @@ def compose(
         )
     if len(set(folders)) < len(folders):
         raise ConfigError(f"compose: expected each delta once, found {folders[0]} among others twice; add its weights")
+    if (how == "lorahub") != (examples is not None):
+        raise ConfigError("--examples: expected it with --how lorahub, and only there; add the other, or leave it out")
+    if examples is not None:
+        _lorahub(folders, out, examples, base, evaluations, seed, name, json=json)
+        return
     import deltatune as dt
 
     made = dt.compose(
@@ -73,6 +86,49 @@ def compose(
         rest=rest,  # type: ignore[arg-type]
     )
     show(made, json)
+
+
+def _lorahub(
+    folders: list[Path],
+    out: Path,
+    examples: Path,
+    base: str | None,
+    evaluations: int,
+    seed: int,
+    name: str,
+    *,
+    json: bool,
+) -> None:
+    """Find the weights on examples, which takes the base."""
+    import deltatune as dt
+    from deltatune.train.collate import Collator
+    from deltatune.train.complete import chunks
+    from deltatune.train.config import DataSpec
+    from deltatune.train.labels import LabelSet
+    from deltatune.train.records import read_records
+    from deltatune.train.setup import encode
+
+    first, *others = map(str, folders)
+    opened = open_model(base, [first, *others]) if base else open_model(first, others)
+    data = DataSpec(train=str(examples)) if opened.config is None else opened.config.data
+    labels = LabelSet(data.labels) if data.labels else None
+    records = read_records(examples, format=data.format, columns=data.columns)
+    encoded = encode(records, opened.base, data, labels).examples
+    collate = Collator.of(opened.base.tokenizer)
+    batches = [collate([encoded[i] for i in batch]) for batch in chunks(range(len(encoded)), BATCH)]
+    found = dt.lorahub(opened.base.model, opened.names, batches, name=name, evaluations=evaluations, seed=seed)
+    dt.save(found.delta, out)
+    weights = dict(zip(map(str, folders), found.weights.values(), strict=True))
+    if json:
+        print_json({"folder": out, "how": "lorahub", "weights": weights, "loss": found.loss})
+        return
+    shown = ", ".join(f"{weight:.3g} × {folder}" for folder, weight in weights.items())
+    console().print(f"lorahub of {shown}: {out}", soft_wrap=True)
+    console().print(f"loss {found.loss:.4f} on {len(encoded)} examples, the best of {len(found.history)} weights tried")
+
+
+BATCH = 8
+"""Examples that are evaluated together."""
 
 
 def as_data(made: Any) -> dict[str, Any]:
@@ -113,6 +169,7 @@ VERB = Verb(
     (
         ("deltatune compose sql/final chat/final --out both", "the exact sum of two LoRAs"),
         ("deltatune compose sql chat -w 0.7 -w 0.3 --how svd --rank 8 --out both", "weighted, at rank 8"),
+        ("deltatune compose sql chat --how lorahub --examples few.jsonl --out new", "weights found on a few examples"),
         ("deltatune compose sql chat --how ties_svd --density 0.2 --out both", "TIES on what they change"),
     ),
 )

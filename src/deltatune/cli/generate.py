@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, open_model
-from deltatune.cli.verb import Verb, note
+from deltatune.cli.steered import (
+    Alpha,
+    Antiexpert,
+    Api,
+    ApiCache,
+    ApiKey,
+    ApiTop,
+    Expert,
+    ExpertDeltas,
+    Map,
+    Steering,
+)
+from deltatune.cli.verb import Verb, console, note
 from deltatune.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from deltatune.decoding.black_box import BlackBox
     from deltatune.io.bases import Base
 
 
@@ -51,12 +64,38 @@ def generate(
     dtype: Dtype = None,
     quant: Quant = None,
     device: Device = None,
+    expert: Expert = None,
+    expert_delta: ExpertDeltas = [],  # noqa: B006
+    antiexpert: Antiexpert = None,
+    alpha: Alpha = None,
+    map: Map = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", rich_help_panel="Proxy-tuning", help="Show what steering changed, by token.")
+    ] = False,
+    api: Api = None,
+    api_key: ApiKey = "OPENAI_API_KEY",
+    api_cache: ApiCache = None,
+    api_top: ApiTop = 5,
 ) -> None:
     """Let a model go on from a prompt, through its chat template if it has one.
 
     One prompt is written as it comes. With --file each record is written with a completion added, as JSONL.
+
+    With --expert a small tuned model steers the large one, here or behind an API: proxy-tuning.
     """
+    steering = Steering(expert, expert_delta, antiexpert, alpha, map)
+    steering.check(api)
+    if explain and (file is not None or expert is None or api is not None):
+        raise ConfigError("--explain: expected one prompt and an --expert here, found something else; leave it out")
     rows = _rows(prompt, file)
+    if api is not None:
+        asked = {"--delta": delta, "--system": system, "--chat": chat, "--map": map, "--top-k": top_k}
+        _refuse_by_api({**asked, "--top-p": top_p < 1}, rows)
+        box = steering.box(api, model, api_key, api_cache, api_top, dtype=dtype, quant=quant, device=device)
+        _write_by_api(
+            box, rows, {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens}, file, out
+        )
+        return
     opened = open_model(model, delta, dtype=dtype, quant=quant, device=device)
     base = opened.base
     if base.task not in ("causal-lm", "seq2seq-lm"):
@@ -65,8 +104,12 @@ def generate(
         chat = opened.config.data.chat
     prompts = [_tokens(base, row, system, chat) for row in rows]
     settings = _sampling(temperature, top_p, top_k, seed) | {"max_new_tokens": max_new_tokens}
+    base = steering.apply(base, dtype=dtype, quant=quant, device=device)
     if file is None:
-        _stream(base, prompts[0], settings)
+        written = _stream(base, prompts[0], settings)
+        if explain:
+            proxy: Any = base.model
+            console(stderr=True).print(proxy.explain(written, len(prompts[0])))
     else:
         _write(base, rows, prompts, settings, batch_size, out)
 
@@ -145,7 +188,8 @@ def _sampling(temperature: float, top_p: float, top_k: int, seed: int | None) ->
     return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
 
 
-def _stream(base: Base, prompt: list[int], settings: dict[str, Any]) -> None:
+def _stream(base: Base, prompt: list[int], settings: dict[str, Any]) -> Any:
+    """Write as it comes, and return the tokens of all, ``[1, tokens]``."""
     import torch
     from transformers import TextStreamer
 
@@ -155,7 +199,7 @@ def _stream(base: Base, prompt: list[int], settings: dict[str, Any]) -> None:
     streamer = TextStreamer(base.tokenizer, skip_prompt=base.task == "causal-lm", skip_special_tokens=True)
     ids = torch.tensor([prompt], device=model.device)
     with torch.no_grad(), neutral_generation(base):
-        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **settings)
+        return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **settings)
 
 
 def _write(
@@ -166,11 +210,37 @@ def _write(
     batch_size: int,
     out: Path | None,
 ) -> None:
-    import json
-
     from deltatune.train.complete import complete
 
-    written = complete(base, prompts, batch_size=batch_size, **settings)
+    _put(rows, complete(base, prompts, batch_size=batch_size, **settings), out)
+
+
+def _refuse_by_api(asked: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Refuse what can not be asked of an API that goes on from plain text."""
+    for name, given in asked.items():
+        if given:
+            raise ConfigError(f"{name}: expected none beside --api, found one; leave it out")
+    if any("messages" in row for row in rows):
+        raise ConfigError("--file: expected prompts beside --api, found messages; write them as prompts")
+
+
+def _write_by_api(
+    box: BlackBox, rows: list[dict[str, Any]], settings: dict[str, Any], file: Path | None, out: Path | None
+) -> None:
+    texts = (box.generate(row["prompt"], **settings).text for row in rows)
+    if file is None:
+        typer.echo(next(texts))
+    else:
+        _put(rows, texts, out)
+    usage = box.endpoint.usage
+    tokens = f"{usage.prompt_tokens:,} tokens read and {usage.completion_tokens:,} written"
+    note(f"{usage.requests:,} requests, {usage.cached:,} from the cache, {tokens}")
+
+
+def _put(rows: list[dict[str, Any]], written: Iterator[str], out: Path | None) -> None:
+    """Write each record with its completion, as it comes."""
+    import json
+
     lines: Iterator[str] = (
         json.dumps(row | {"completion": text}, ensure_ascii=False) for row, text in zip(rows, written, strict=True)
     )
@@ -191,5 +261,7 @@ VERB = Verb(
         ('deltatune generate smollm2 "Why is the sky blue?" -t 0.7', "a base, with some chance in it"),
         ("deltatune generate smollm2 --delta out/final < prompt.txt", "a base with a delta, from standard input"),
         ("deltatune generate out --file prompts.jsonl --out answers.jsonl", "many prompts, in batches"),
+        ('deltatune generate big-model "..." --expert out --explain', "a large model steered by a small run"),
+        ('deltatune generate davinci-002 "..." --expert out --api https://api.openai.com/v1', "the same over an API"),
     ),
 )
