@@ -1,0 +1,1 @@
+"""Applications: whole tasks built on the library, each with an extra of its own."""

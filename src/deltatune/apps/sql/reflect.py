@@ -1,0 +1,183 @@
+"""Reading the schema of a database: tables, types, comments, keys, and a few values of each column."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import defaultdict
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from deltatune.apps.sql.embedded import open_duckdb, open_sqlite
+from deltatune.apps.sql.schema import Column, Database, Table
+from deltatune.apps.sql.urls import dialect_of, file_of, parse_url
+from deltatune.errors import ConfigError
+
+__all__ = ["read_database", "read_engine"]
+
+SCANNED = 1_000  # rows that samples are taken from
+LONGEST_SAMPLE = 80  # letters
+_NAME = re.compile(r'\s*(?:"([^"]+)"|`([^`]+)`|\[([^\]]+)\]|([^\s,]+))')
+_TYPES = (
+    ("int", re.compile(r"INT|SERIAL", re.IGNORECASE)),
+    ("real", re.compile(r"REAL|DOUB|FLOA|DEC|NUM", re.IGNORECASE)),
+    ("text", re.compile(r"CHAR|TEXT|CLOB", re.IGNORECASE)),
+    ("date", re.compile(r"DATE$", re.IGNORECASE)),
+)
+
+
+def read_database(source: str | Path, *, samples: int = 3) -> Database:
+    """Read the schema of a SQLite, DuckDB or PostgreSQL database, opened for reading only.
+
+    SQLite keeps no comments, but it keeps the statement that made a table: a comment at the end of a column's line is
+    taken for the column's, and one at the end of the first line for the table's.
+
+    Args:
+        source: a path to a .sqlite, .db or .duckdb file, or an address of SQLAlchemy's.
+        samples: how many different values of each column to keep.
+
+    Raises:
+        ConfigError: there is no such database.
+    """
+    url = parse_url(source)
+    match dialect_of(url):
+        case "duckdb":
+            return _read_duckdb(file_of(url), samples)
+        case "sqlite":
+            path = file_of(url)
+            opened = sa.create_engine("sqlite://", creator=lambda: open_sqlite(path), poolclass=sa.NullPool)
+            return read_engine(opened, path.stem, samples=samples)
+        case _:
+            opened = sa.create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                connect_args={"options": "-c default_transaction_read_only=on"},
+                poolclass=sa.NullPool,
+            )
+            return read_engine(opened, url.database or "postgres", samples=samples)
+
+
+def read_engine(engine: Engine, name: str, *, samples: int = 3) -> Database:
+    """Read the schema of any database that SQLAlchemy can inspect.
+
+    Args:
+        engine: how to reach it.
+        name: what to call it.
+        samples: how many different values of each column to keep.
+
+    Raises:
+        ConfigError: it can not be reached.
+    """
+    with warnings.catch_warnings(), _connected(engine) as connection:
+        warnings.simplefilter("ignore", sa.exc.SAWarning)  # types that SQLAlchemy has no class for
+        inspector = sa.inspect(connection)
+        names = [*inspector.get_table_names(), *inspector.get_view_names()]
+        tables = [_read_table(connection, inspector, table, samples) for table in names]
+    return Database(name, tuple(tables))
+
+
+def _connected(engine: Engine) -> sa.Connection:
+    try:
+        return engine.connect()
+    except sa.exc.OperationalError as error:
+        reason = str(error.orig).strip().splitlines()[0]
+        raise ConfigError(f"database: expected a connection to {engine.url}, found {reason!r}; check it") from None
+
+
+def _read_table(connection: sa.Connection, inspector: sa.Inspector, name: str, samples: int) -> Table:
+    keys = set(inspector.get_pk_constraint(name)["constrained_columns"])
+    targets = {
+        own: (key["referred_table"], other)
+        for key in inspector.get_foreign_keys(name)
+        for own, other in zip(key["constrained_columns"], key["referred_columns"], strict=False)
+    }
+    comments = _written_comments(connection, name) if connection.dialect.name == "sqlite" else {}
+    try:
+        about = inspector.get_table_comment(name)["text"] or ""
+    except NotImplementedError:
+        about = comments.get("", "")
+    columns = tuple(
+        Column(
+            column["name"],
+            _type(column["type"]),
+            column.get("comment") or comments.get(column["name"], ""),
+            column["name"] in keys,
+            targets.get(column["name"]),
+            _samples(connection, name, column["name"], samples),
+        )
+        for column in inspector.get_columns(name)
+    )
+    return Table(name, columns, about)
+
+
+def _written_comments(connection: sa.Connection, table: str) -> dict[str, str]:
+    """The comments in the statement that made a table, by column; that of the table under the empty name."""
+    query = "SELECT sql FROM sqlite_master WHERE name = ?"
+    statement = connection.exec_driver_sql(query, (table,)).scalar() or ""
+    found = {}
+    for number, line in enumerate(str(statement).splitlines()):
+        before, mark, comment = line.partition(" -- ")
+        if mark and number == 0:
+            found[""] = comment.strip()
+        elif mark and (name := _NAME.match(before)):
+            found[next(filter(None, name.groups()))] = comment.strip()
+    return found
+
+
+def _samples(connection: sa.Connection, table: str, column: str, count: int) -> tuple[object, ...]:
+    if not count:
+        return ()
+    value: sa.ColumnClause[Any] = sa.column(column)
+    few = sa.select(value).select_from(sa.table(table)).where(value.is_not(None)).limit(SCANNED).subquery()
+    found = connection.execute(sa.select(few.c[column]).distinct().limit(count)).scalars()
+    return tuple(_short(x) for x in found)
+
+
+def _short(value: object) -> object:
+    return value[:LONGEST_SAMPLE] if isinstance(value, (str, bytes)) else value
+
+
+def _type(kind: object) -> str:
+    try:
+        text = str(kind)
+    except sa.exc.CompileError:
+        return "unknown"
+    return next((name for name, pattern in _TYPES if pattern.search(text)), text.lower())
+
+
+def _read_duckdb(path: Path, samples: int) -> Database:
+    with closing(open_duckdb(path)) as connection:
+
+        def rows(sql: str) -> list[tuple[Any, ...]]:
+            return connection.execute(sql).fetchall()
+
+        comments = dict(rows("SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal"))
+        comments |= dict(rows("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"))
+        keys: set[tuple[str, str]] = set()
+        targets: dict[tuple[str, str], tuple[str, str]] = {}
+        for table, kind, own, other, theirs in rows(
+            "SELECT table_name, constraint_type, constraint_column_names, referenced_table, referenced_column_names "
+            "FROM duckdb_constraints()"
+        ):
+            if kind == "PRIMARY KEY":
+                keys |= {(table, name) for name in own}
+            elif kind == "FOREIGN KEY":
+                targets |= {(table, a): (other, b) for a, b in zip(own, theirs, strict=True)}
+        columns: dict[str, list[Column]] = defaultdict(list)
+        for table, name, kind, comment in rows(
+            "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
+            "ORDER BY table_oid, column_index"
+        ):
+            taken: tuple[object, ...] = ()
+            if samples:
+                column, owner = (part.replace('"', '""') for part in (name, table))
+                few = f'SELECT "{column}" AS v FROM "{owner}" WHERE "{column}" IS NOT NULL LIMIT {SCANNED}'
+                taken = tuple(_short(v) for (v,) in rows(f"SELECT DISTINCT v FROM ({few}) ORDER BY v LIMIT {samples}"))
+            place = (table, name)
+            columns[table].append(Column(name, _type(kind), comment or "", place in keys, targets.get(place), taken))
+    return Database(
+        path.stem, tuple(Table(name, tuple(own), comments.get(name) or "") for name, own in columns.items())
+    )
