@@ -24,6 +24,7 @@ __all__ = [
     "evaluating",
     "first_position",
     "handed_to_checkpoints",
+    "in_mode",
     "is_rotary",
     "listening",
     "positions_of",
@@ -187,15 +188,20 @@ def listening(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within this context no module of ``model`` is in training; each is as it was afterwards."""
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Within this context every module of ``model`` is in training, or none; each is as it was afterwards."""
     former = {module: module.training for module in model.modules()}
     try:
-        model.eval()
+        model.train(training)
         yield
     finally:
-        for module, training in former.items():
-            module.training = training
+        for module, was_training in former.items():
+            module.training = was_training
+
+
+def evaluating(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Within this context no module of ``model`` is in training; each is as it was afterwards."""
+    return in_mode(model, training=False)
 
 
 @contextlib.contextmanager

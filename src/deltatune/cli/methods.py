@@ -26,8 +26,9 @@ def methods(
     switching off and stacking work for all.
     """
     from deltatune.methods import METHODS
+    from deltatune.planning.traits import stand_in
 
-    model = _tiny_llama() if base is None else _open(base)
+    model = stand_in("causal-lm") if base is None else _open(base)
     rows = {key: _tried(model, key) for key in METHODS}
     if json:
         print_json({"base": base or "tiny random LLaMA", "methods": rows})
@@ -51,22 +52,6 @@ def _tried(model: nn.Module, key: str) -> dict[str, Any]:
         return {"attach": "yes", "parameters": size.parameters, "share": size.share, **found}
     finally:
         dt.detach(model)
-
-
-def _tiny_llama() -> nn.Module:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=128,
-        tie_word_embeddings=True,
-    )
-    model: nn.Module = LlamaForCausalLM(config)
-    return model.eval()
 
 
 def _open(base: str) -> nn.Module:

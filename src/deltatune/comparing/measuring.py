@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from rich.console import Console
 
 import deltatune as dt
 from deltatune.attachment.sites import fresh_heads
+from deltatune.attachment.summary import summary
 from deltatune.comparing.trials import Job, Kind
-from deltatune.planning.dry_run import dry_run
+from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.collate import Collator
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import parse_config
@@ -26,7 +26,7 @@ from deltatune.train.evaluate import evaluate
 from deltatune.train.folder import RunFolder
 from deltatune.train.labels import LabelSet
 from deltatune.train.run import quiet, run
-from deltatune.train.setup import encode, open_base, read_data
+from deltatune.train.setup import encode, open_base, read_data, set_up
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,9 +57,14 @@ def inspect(job: Job) -> dict[str, Any]:
         base = _base(job.settings, shapes_only=True)
         size = dt.summary(base.model).base_parameters
         return {"base_parameters": size, "trainable_parameters": 0, "overhead": 1.0, "merge": None, "steps": 0}
-    counted = dry_run(config, console=Console(quiet=True))
-    sizes = {name: counted[name] for name in ("base_parameters", "trainable_parameters", "steps")}
     with quiet():
+        setup = set_up(config, shapes_only=True)
+        counted = summary(setup.base.model)
+        sizes = {
+            "base_parameters": counted.base_parameters,
+            "trainable_parameters": counted.trainable_parameters,
+            "steps": total_steps(config, setup.train.examples, training_arguments(config).world_size),
+        }
         return {**sizes, **_inference(config, RunFolder(Path(job.folder)).final)}
 
 

@@ -15,7 +15,7 @@ from deltatune.planning.plan import RESERVE, Plan, Row, plan
 from deltatune.planning.rules import RULES, Candidate, Rule, Situation
 from deltatune.planning.settings import Device
 from deltatune.planning.traits import stand_in, traits
-from deltatune.sizes import parse_size, size_text
+from deltatune.sizes import size_text
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -158,7 +158,7 @@ def advise(
         merged=merged,
         reachable=reachable,
         quant=quant,
-        is_tight=_is_tight(found, device_memory, reserve),
+        is_tight=_is_tight(found),
     )
     holding = [rule for rule in RULES if rule.when(situation)]
     candidates = _candidates(found, methods)
@@ -177,11 +177,9 @@ def _methods() -> list[dict[str, Any]]:
     return made
 
 
-def _is_tight(found: Plan, memory: int | str | None, reserve: int | str) -> bool:
+def _is_tight(found: Plan) -> bool:
     lora = next(row.cost for row in found.rows if row.label == "lora")
-    if memory is None or lora is None:
-        return False
-    return lora.total > TIGHT * (parse_size(memory, "device_memory") - parse_size(reserve, "reserve"))
+    return found.room is not None and lora is not None and lora.total > TIGHT * found.room
 
 
 def _candidates(found: Plan, methods: Sequence[str | Mapping[str, Any]]) -> Iterable[tuple[Candidate, Row | None]]:

@@ -62,6 +62,11 @@ class Plan:
     """Bytes of it that are kept free."""
     rows: tuple[Row, ...]
 
+    @property
+    def room(self) -> int | None:
+        """Bytes that a step may take. ``None``: not asked for."""
+        return None if self.memory is None else self.memory - self.reserve
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data, sizes in bytes."""
         return {

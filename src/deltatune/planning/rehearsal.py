@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from deltatune.attachment.bank import find_bank
+from deltatune.attachment.stacks import in_mode
 from deltatune.errors import DeltaError
 from deltatune.packing.packed import IGNORE, pack
 from deltatune.packing.path import why_not
@@ -114,7 +114,7 @@ def _rehearsed(
 ) -> Rehearsal:
     chosen = _savings(model) if savings else Savings(lean=False)
     inputs = _inputs(model, batch, is_packed=chosen.packing is not None)
-    with _training(model), chosen.on(model), fused_attention(device) as attention, AnsweringYes():
+    with in_mode(model, training=True), chosen.on(model), fused_attention(device) as attention, AnsweringYes():
         with checkpointing(model, layers_of(model)) if checkpoints else contextlib.nullcontext():
             with _timeline(model) as before:
                 if find_bank(model) is not None:
@@ -129,17 +129,6 @@ def _rehearsed(
         del loss
     found = _rehearsal(model, timeline, forward)
     return replace(found, preparation=before.most(), operations=timeline.operations + attention.operations)
-
-
-@contextlib.contextmanager
-def _training(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in training mode; afterwards it is as it was, without gradients."""
-    former = model.training
-    model.train()
-    try:
-        yield
-    finally:
-        model.train(former)
 
 
 def _timeline(model: nn.Module) -> Timeline:

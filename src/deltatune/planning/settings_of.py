@@ -49,10 +49,7 @@ def run_settings(advice: Advice, *, data: str, output: str, option: Option | Non
         "optimizer": settings["optimizer"],
     }
     if settings["checkpointing"]:
-        if plan.memory is None:
-            train["gradient_checkpointing"] = True
-        else:
-            train["memory_budget"] = plan.memory - plan.reserve
+        train |= {"gradient_checkpointing": True} if plan.room is None else {"memory_budget": plan.room}
     length = {"train": data, "eval_share": 0.1, "max_length": plan.settings.seq_len}
     run = {"base": base, "delta": _plain(delta), "data": length, "train": train, "output": output}
     parse_config(run)

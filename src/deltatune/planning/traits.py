@@ -49,7 +49,8 @@ SIZES: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidd
 def _llama() -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    model: nn.Module = LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=128))
+    config = LlamaConfig(**SIZES, vocab_size=128, num_key_value_heads=2, tie_word_embeddings=True)
+    model: nn.Module = LlamaForCausalLM(config)
     return model
 
 

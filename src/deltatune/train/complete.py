@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from deltatune.attachment.stacks import evaluating
 from deltatune.errors import DataError
 from deltatune.packing.prefill import SAVED, prefill, shared_tokens, why_no_prefill
 from deltatune.train.collate import Collator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from deltatune.io.bases import Base
 
-__all__ = ["Prediction", "answers", "chunks", "complete", "decode", "device_of", "evaluating", "neutral_generation"]
+__all__ = ["Prediction", "answers", "chunks", "complete", "decode", "device_of", "neutral_generation"]
 
 
 @dataclass(frozen=True)
@@ -156,14 +157,3 @@ def chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 def device_of(model: nn.Module) -> torch.device:
     """Where a model takes its inputs."""
     return next(model.parameters()).device
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and then in the mode it was in."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from deltatune.attachment.bank import unwrap
 from deltatune.attachment.shards import is_sharded
+from deltatune.attachment.stacks import evaluating
 from deltatune.packing.known import ask, is_routed
 from deltatune.packing.packed import pack
 from deltatune.packing.path import PackedModel, why_not
 from deltatune.train.collate import Collator
-from deltatune.train.complete import Prediction, answers, chunks, complete, decode, device_of, evaluating
+from deltatune.train.complete import Prediction, answers, chunks, complete, decode, device_of
 from deltatune.train.encode import IGNORE, Encoded, EncodedSet, Kind
 
 if TYPE_CHECKING:
