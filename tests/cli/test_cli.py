@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 import deltatune as dt
 from deltatune.cli import app
-from deltatune.cli.models import open_model
+from deltatune.train.opening import open_model
 from tests.cli import tiny
 
 VERBS = (

@@ -25,6 +25,8 @@ from deltatune.cli import (
     methods,
     plan,
     schema,
+    sql,
+    tab,
     train,
 )
 from deltatune.cli.verb import add
@@ -59,6 +61,8 @@ for _module in (
     schema,
 ):
     add(app, _module.VERB)
+app.add_typer(sql.app)
+app.add_typer(tab.app)
 
 
 def _version(wanted: bool) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from deltatune.cli.models import check_free, delta_folders, open_model
+from deltatune.cli.models import check_free
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 from deltatune.errors import ConfigError
+from deltatune.train.opening import delta_folders, open_model
 
 
 def compose(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, Task, open_model
+from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, Task
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 from deltatune.errors import ConfigError, DeltaError
+from deltatune.train.opening import open_model
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,10 +72,10 @@ def eval(
     before and after a temperature if --calibrate says what to fit it on. What the run's settings say of its data holds
     unless an option says otherwise.
     """
-    from deltatune.cli.models import delta_folders, settings_of
     from deltatune.train.evaluate import evaluate
     from deltatune.train.examples import Labeled
     from deltatune.train.labels import LabelSet
+    from deltatune.train.opening import delta_folders, settings_of
     from deltatune.train.setup import encode
 
     folders = [folder for name in (model, *delta) for folder in delta_folders(Path(name))]

@@ -11,12 +11,13 @@ from deltatune.cli.compose import as_data
 from deltatune.cli.compose import show as show_composed
 from deltatune.cli.merge import merge_and_save
 from deltatune.cli.merge import show as show_merged
-from deltatune.cli.models import check_free, delta_folders, open_model
+from deltatune.cli.models import check_free
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 from deltatune.errors import ConfigError
+from deltatune.train.opening import delta_folders, open_model
 
 if TYPE_CHECKING:
-    from deltatune.cli.models import Opened
+    from deltatune.train.opening import Opened
 
 
 def export(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, open_model
+from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant
 from deltatune.cli.steered import (
     Alpha,
     Antiexpert,
@@ -24,6 +24,7 @@ from deltatune.cli.steered import (
 )
 from deltatune.cli.verb import Verb, console, note
 from deltatune.errors import ConfigError, DataError
+from deltatune.train.opening import open_model
 
 if TYPE_CHECKING:
     from deltatune.decoding.black_box import BlackBox
@@ -153,29 +154,18 @@ def _is_chat(value: object) -> bool:
 
 def _tokens(base: Base, row: dict[str, Any], system: str | None, chat: bool | None) -> list[int]:
     """A prompt as the tokens that it has in training."""
-    tokenizer = base.tokenizer
+    from deltatune.train.prompting import prompt_tokens, turn_tokens
+
     messages = row.get("messages") or [{"role": "user", "content": row.get("prompt")}]
-    if chat or (chat is None and tokenizer.chat_template) or "messages" in row:
-        if not tokenizer.chat_template:
+    if chat or (chat is None and base.tokenizer.chat_template) or "messages" in row:
+        if not base.tokenizer.chat_template:
             raise ConfigError(
                 "--chat: expected a chat template in the tokenizer, found none; use --no-chat and prompts"
             )
-        turns = [{"role": "system", "content": system}, *messages] if system else messages
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return turn_tokens(base, [{"role": "system", "content": system}, *messages] if system else messages)
     if system:
         raise ConfigError("--system: expected a chat, found a plain prompt; leave out --no-chat, or --system")
-    if base.task == "seq2seq-lm":
-        return list(tokenizer(row["prompt"])["input_ids"])
-    return _causal_tokens(base, row["prompt"])
-
-
-def _causal_tokens(base: Base, prompt: str) -> list[int]:
-    """The tokens of a plain prompt with what the tokenizer puts before a text, but not what it puts behind."""
-    bare = list(base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
-    framed = list(base.tokenizer(prompt)["input_ids"])
-    starts = (i for i in range(len(framed) - len(bare) + 1) if framed[i : i + len(bare)] == bare)
-    return framed[: next(starts, 0) + len(bare)]
+    return prompt_tokens(base, row["prompt"], chat=False)
 
 
 def _sampling(temperature: float, top_p: float, top_k: int, seed: int | None) -> dict[str, Any]:

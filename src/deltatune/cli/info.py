@@ -59,8 +59,8 @@ def _delta(folder: Path) -> dict[str, Any]:
 
 
 def _run(run: Any) -> dict[str, Any]:
-    from deltatune.cli.models import delta_folders
     from deltatune.train.config_file import load_config
+    from deltatune.train.opening import delta_folders
 
     config = load_config(run.config)
     log, metrics = run.read_log(), run.read_metrics()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltatune.cli.models import Dtype, Task, check_free, open_model, save_model
+from deltatune.cli.models import Dtype, Task, check_free, save_model
 from deltatune.cli.verb import AsJson, Verb, console, note, print_json
 from deltatune.errors import ConfigError
+from deltatune.train.opening import open_model
 
 if TYPE_CHECKING:
-    from deltatune.cli.models import Opened
+    from deltatune.train.opening import Opened
 
 
 def merge(

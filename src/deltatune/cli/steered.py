@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltatune.cli.models import open_model
 from deltatune.cli.verb import note
 from deltatune.errors import ConfigError
+from deltatune.train.opening import open_model
 
 if TYPE_CHECKING:
     from deltatune.decoding.black_box import BlackBox

@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from deltatune.methods.base import Method
     from deltatune.packing.settings import Packing
 
-__all__ = ["NO_DELTA", "SHORT", "BaseSpec", "DataSpec", "DeltaSpec", "PackingSpec", "RunConfig", "Task", "TrainSpec"]
+__all__ = [
+    "NO_DELTA",
+    "SHORT",
+    "BaseSpec",
+    "DataSpec",
+    "DeltaSpec",
+    "PackingSpec",
+    "RunConfig",
+    "Section",
+    "Share",
+    "Task",
+    "Text",
+    "TrainSpec",
+    "Whole",
+]
 
 Task: TypeAlias = Literal["auto", "causal-lm", "seq2seq-lm", "sequence-classification"]
 
@@ -44,12 +58,14 @@ Text: TypeAlias = Annotated[str, Field(min_length=1)]
 NO_DELTA = "delta: expected what to attach, found nothing; add delta: {method: lora}"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Some settings of a YAML file, which has no others there."""
+
     # Strict: YAML has numbers and booleans of its own, so text in their place is a slip.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-class BaseSpec(_Section):
+class BaseSpec(Section):
     """The pretrained model. See `deltatune.load_base`."""
 
     model: Text
@@ -107,7 +123,7 @@ class DeltaSpec(BaseModel):
         return from_config({"method": self.method, **self.settings})
 
 
-class DataSpec(_Section):
+class DataSpec(Section):
     """What to learn from. Paths are relative to the folder the command runs in."""
 
     train: Text
@@ -163,7 +179,7 @@ Optimizer: TypeAlias = Literal[
 ]
 
 
-class PackingSpec(_Section):
+class PackingSpec(Section):
     """How batches without padding are made. See `deltatune.Packing`."""
 
     max_tokens: Whole | None = None
@@ -184,7 +200,7 @@ class PackingSpec(_Section):
         return Packing(**self.model_dump())
 
 
-class TrainSpec(_Section):
+class TrainSpec(Section):
     """How to train. Anything else `transformers.TrainingArguments` has goes under `extra`."""
 
     epochs: Annotated[float, Field(gt=0)] = 3
@@ -237,7 +253,7 @@ class TrainSpec(_Section):
     """Passed to `transformers.TrainingArguments` as it is, over all of the above."""
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """A training run: which base, what to attach, which data, how to train, where to."""
 
     base: BaseSpec

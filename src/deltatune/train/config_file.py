@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import deltatune
 from deltatune.errors import ConfigError
@@ -18,7 +18,7 @@ from deltatune.train.config import NO_DELTA, SHORT, RunConfig
 from deltatune.train.faults import fault_lines, shown
 from deltatune.train.method_settings import method_schema
 
-__all__ = ["config_schema", "config_text", "load_config", "parse_config"]
+__all__ = ["config_schema", "config_text", "load_config", "load_settings", "parse_config"]
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
@@ -32,6 +32,19 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file can not be read or is not YAML, or settings are wrong; then one line for each fault.
     """
+    return parse_config(load_settings(path, overrides), str(path))
+
+
+def load_settings(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """Read settings from a YAML file and change single ones; whether they are right is not checked.
+
+    Args:
+        path: a YAML file.
+        overrides: as for `load_config`.
+
+    Raises:
+        ConfigError: the file can not be read or is not YAML, or an override leads nowhere.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -41,7 +54,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     data = _mapping(_parsed(text, str(path)), str(path))
     for override in overrides:
         _apply(data, override)
-    return parse_config(data, str(path))
+    return data
 
 
 def parse_config(data: Mapping[str, Any], name: str = "config") -> RunConfig:
@@ -75,13 +88,18 @@ def _plain_schema() -> dict[str, Any]:
     return RunConfig.model_json_schema()
 
 
-def config_schema() -> dict[str, Any]:
-    """The JSON Schema of a run's settings, each method's own among them, for editors to complete and check."""
-    schema = RunConfig.model_json_schema()
+def config_schema(settings: type[BaseModel] = RunConfig, title: str = "A training run of deltatune") -> dict[str, Any]:
+    """The JSON Schema of settings, each method's own among them, for editors to complete and check.
+
+    Args:
+        settings: what the file holds. Default: a run's.
+        title: what the schema is called.
+    """
+    schema = settings.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "A training run of deltatune"
+    schema["title"] = title
     schema["$defs"]["DeltaSpec"] = {"oneOf": [method_schema(method) for method in METHODS]}
-    for name in SHORT:
+    for name in SHORT.keys() & schema["properties"].keys():
         section = schema["properties"][name]
         description = section.pop("description", "")
         schema["properties"][name] = {"description": description, "anyOf": [{"type": "string"}, section]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,45 @@ def test_results_are_cut_to_size(readers: dict[str, Reader]) -> None:
     all_of_them = reader.run("SELECT fnd_code FROM mf_info", Limits(rows=40))
     assert len(all_of_them.rows) == 40
     assert not all_of_them.cut
+
+
+def test_a_stream_brings_all_rows_in_pieces(readers: dict[str, Reader]) -> None:
+    reader, sql = readers["equities"], "SELECT a.stk_code, b.stk_code FROM eq_info AS a, eq_info AS b, eq_ind AS c"
+    pieces: list[int] = []
+    seen: set[tuple[object, ...]] = set()
+
+    def take(rows: Sequence[tuple[object, ...]]) -> None:
+        pieces.append(len(rows))
+        seen.update(rows)
+
+    reader.stream(sql, take)
+    assert sum(pieces) == reader.run(f"SELECT COUNT(*) FROM ({sql}) AS t").rows[0][0] > 10_000
+    assert max(pieces) < 5_000
+    assert len(seen) == 36 * 36
+    assert reader.run("SELECT COUNT(*) FROM eq_info").rows == ((36,),)
+
+
+def test_a_stream_passes_the_same_walls(readers: dict[str, Reader]) -> None:
+    reader, taken = readers["funds"], []
+    for sql in (*EVERYWHERE, *BY_DIALECT[reader.dialect]):
+        with pytest.raises(UnsafeSQLError):
+            reader.stream(sql, taken.append)
+    with pytest.raises(QueryError):
+        reader.stream("SELECT fnd_code, fnd_code FROM mf_info GROUP BY COUNT(*)", taken.append)
+    with pytest.raises(QueryTimeoutError):
+        reader.stream(ENDLESS, taken.append, seconds=0.3)
+    with pytest.raises(QueryTimeoutError):
+        reader.stream("SELECT a.fnd_code FROM mf_nav AS a, mf_nav AS b", lambda _: time.sleep(0.2), seconds=0.3)
+    assert not taken
+
+
+def test_what_a_stream_is_given_to_raises_as_it_is(readers: dict[str, Reader]) -> None:
+    def take(rows: object) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        readers["funds"].stream("SELECT fnd_code FROM mf_info", take)
+    assert readers["funds"].run("SELECT COUNT(*) FROM mf_company").rows == ((4,),)
 
 
 def test_a_percent_sign_is_only_a_letter(readers: dict[str, Reader]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from sqlalchemy.engine import URL
 
@@ -29,7 +29,9 @@ __all__ = ["Limits", "QueryError", "QueryTimeoutError", "Reader", "Result", "ope
 # The second makes a backslash in a string a letter, as the guard takes it, whatever the server's default.
 SETTINGS = "-c default_transaction_read_only=on -c standard_conforming_strings=on"
 PIECE = 256  # rows fetched at a time
+STREAMED = 4096  # the same where they are not held
 LONGEST_VALUE = 4 << 20  # bytes of one value in SQLite
+_Read = TypeVar("_Read")
 
 
 class QueryError(DeltaError, RuntimeError):
@@ -93,7 +95,7 @@ class Cursor(Protocol):
 class Connection(Protocol):
     """A read-only connection to one kind of database."""
 
-    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], Result]) -> Result:
+    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], _Read]) -> _Read:
         """Run a query that is known to be safe, read its rows, and stop it in time."""
 
     def close(self) -> None:
@@ -133,6 +135,30 @@ class Reader:
             return Result(columns, tuple(rows), safe, time.monotonic() - start, cut)
 
         return self._connection.answer(safe, limits.seconds, read)
+
+    def stream(self, sql: str, take: Callable[[Sequence[tuple[Any, ...]]], object], *, seconds: float = 3600.0) -> None:
+        """Run one query whose rows are too many to hold: `take` gets all of them, some thousand at a time.
+
+        Args:
+            sql: the query.
+            take: what to do with some of the rows. It must not use this reader.
+            seconds: until the query is stopped, what `take` needs included.
+
+        Raises:
+            UnsafeSQLError: it is anything but one query that only reads the tables of this database.
+            QueryError: the database could not answer it.
+            QueryTimeoutError: it took too long.
+        """
+        safe = render(read_only_select(sql, self.dialect, self.schema), self.dialect)
+        deadline = time.monotonic() + seconds
+
+        def read(cursor: Cursor) -> None:
+            while piece := cursor.fetchmany(STREAMED):
+                take(piece)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+
+        self._connection.answer(safe, seconds, read)
 
     def close(self) -> None:
         """Close the connection."""
@@ -232,7 +258,7 @@ class _SQLite:
 
         self._connection.set_authorizer(permit)
 
-    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], Result]) -> Result:
+    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], _Read]) -> _Read:
         deadline = time.monotonic() + seconds
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, 2_000)
         try:
@@ -254,7 +280,7 @@ class _DuckDB:
 
         self._errors = (duckdb.Error, RuntimeError)
 
-    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], Result]) -> Result:
+    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], _Read]) -> _Read:
         with _alarm(seconds, self._connection.interrupt) as rang:
             try:
                 return read(self._connection.execute(sql))
@@ -282,7 +308,7 @@ class _Postgres:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"database: expected a connection to {url}, found {reason!r}; check it") from None
 
-    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], Result]) -> Result:
+    def answer(self, sql: str, seconds: float, read: Callable[[Cursor], _Read]) -> _Read:
         connection = self._connection
         limit = f"{max(1, int(1000 * seconds))}"
         try:

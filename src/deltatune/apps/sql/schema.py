@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from deltatune.errors import DataError
 
-__all__ = ["Column", "Database", "Table", "parse_database"]
+__all__ = ["Column", "Database", "Selection", "Table", "everything", "parse_database"]
+
+Selection: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Tables and the columns of each, both in the schema's order."""
 
 TYPES = {"t": "text", "i": "int", "r": "real", "d": "date"}
 _Named = TypeVar("_Named", "Column", "Table")
@@ -70,6 +73,11 @@ class Database:
             DataError: there is none.
         """
         return _named(self.tables, name, f"database {self.name}", "table")
+
+
+def everything(schema: Database) -> Selection:
+    """All tables with all columns."""
+    return {table.name: tuple(column.name for column in table.columns) for table in schema.tables}
 
 
 def parse_database(name: str, text: str) -> Database:

@@ -1,0 +1,127 @@
+"""The questions that a system learns from, as its settings say: templates, synthesis, paraphrases, files, data sets."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deltatune.apps.sql.augment import paraphrase
+from deltatune.apps.sql.config import DatasetSpec, QuestionsSpec, SqlConfig
+from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.questions import questions
+from deltatune.apps.sql.readers import read_dataset
+from deltatune.apps.sql.source import Source
+from deltatune.apps.sql.split import split_templates
+from deltatune.apps.sql.synthesis import held_out, synthesize
+from deltatune.errors import ConfigError, DataError
+from deltatune.train.readers import open_source as open_records
+
+__all__ = ["addresses", "dataset_examples", "gather", "read_questions"]
+
+FIELDS = ("question", "sql", "database")
+
+
+def addresses(config: SqlConfig) -> dict[str, str]:
+    """Name and address of each database: those that the settings name, and those of the data set.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found = dict(config.databases)
+    if config.questions.dataset is not None:
+        for example in dataset_examples(config.questions.dataset, config.questions.seed):
+            if example.path is not None:
+                found.setdefault(example.database, str(example.path))
+    if not found:
+        raise ConfigError("databases: expected one or more, found none; add databases: {funds: funds.sqlite}")
+    return found
+
+
+def gather(spec: QuestionsSpec, sources: Mapping[str, Source]) -> list[Example]:
+    """All questions that the settings ask for, no two of a database alike.
+
+    What is synthesised never has the SQL of a template that is held out for development or test, values aside.
+
+    Args:
+        spec: the settings.
+        sources: the databases, by name.
+
+    Raises:
+        ConfigError: there is no question at all, or one is about a database that is not there.
+        DataError: a file or a data set can not be read.
+    """
+    found: dict[tuple[str, str], Example] = {}
+    for example in _drawn(spec, sources):
+        if example.database not in sources:
+            raise ConfigError(
+                f"questions: expected databases among {', '.join(sources)}, found {example.database!r}; add its address"
+            )
+        found.setdefault((example.database, example.question), example)
+    if not found:
+        raise ConfigError("questions: expected some, found none; set questions.templates, synthetic or files")
+    others = (
+        [
+            other
+            for number, example in enumerate(found.values())
+            for other in paraphrase(example, spec.paraphrases, spec.seed + number)
+        ]
+        if spec.paraphrases
+        else []
+    )
+    for other in others:
+        found.setdefault((other.database, other.question), other)
+    return list(found.values())
+
+
+def dataset_examples(spec: DatasetSpec, seed: int) -> list[Example]:
+    """The questions of a public data set."""
+    examples = read_dataset(spec.folder, spec.layout, spec.split)
+    if spec.limit is not None and spec.limit < len(examples):
+        return random.Random(seed).sample(examples, spec.limit)
+    return examples
+
+
+def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Example]:
+    kept_away = held_out([*split_templates("dev"), *split_templates("test")])
+    for name, source in sources.items():
+        reader = source.reader
+        templates = [template for template in split_templates("train") if template.database == name]
+        if spec.templates:
+            yield from questions(reader, templates, per_template=spec.templates, seed=spec.seed)
+        if spec.synthetic:
+            yield from synthesize(
+                reader,
+                count=spec.synthetic,
+                seed=spec.seed,
+                exclude=kept_away,
+            )
+    for file in spec.files:
+        yield from read_questions(Path(file))
+    if spec.dataset is not None:
+        yield from dataset_examples(spec.dataset, spec.seed)
+
+
+def read_questions(file: Path) -> Iterator[Example]:
+    """Records of question, sql and database, and dialect and evidence if they are there.
+
+    Raises:
+        DataError: the file can not be read, or a record lacks something.
+    """
+    _, rows = open_records(file)
+    for origin, row in rows:
+        yield _example(row, str(origin))
+
+
+def _example(row: Any, origin: str) -> Example:
+    missing = [name for name in FIELDS if not isinstance(row, Mapping) or not isinstance(row.get(name), str)]
+    if missing:
+        raise DataError(f"{origin}: expected text in {', '.join(FIELDS)}, found none in {', '.join(missing)}; add it")
+    return Example(
+        question=row["question"],
+        sql=row["sql"],
+        database=row["database"],
+        dialect=row.get("dialect") or "sqlite",
+        evidence=row.get("evidence") or "",
+    )

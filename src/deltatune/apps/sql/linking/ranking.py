@@ -1,0 +1,140 @@
+"""How likely each table and column of a database is part of the answer, and what of them a prompt gets to see."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from deltatune.apps.sql.schema import Database, Selection
+from deltatune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deltatune.apps.sql.linking.values import ValueMatch
+
+__all__ = ["Linker", "Ranking"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Scores from 0 to 1 of all tables and columns of a database, for one question.
+
+    Args:
+        schema: the database.
+        tables: the score of each table.
+        columns: the score of each column, by table.
+    """
+
+    schema: Database
+    tables: Mapping[str, float]
+    columns: Mapping[str, Mapping[str, float]]
+
+    def best_tables(self) -> list[str]:
+        """All tables, the best first; of equal ones the first in the schema."""
+        return sorted(self.tables, key=lambda name: -self.tables[name])
+
+    def best_columns(self, table: str) -> list[str]:
+        """All columns of a table, the best first; of equal ones the first in the schema."""
+        scores = self.columns[table]
+        return sorted(scores, key=lambda name: -scores[name])
+
+    def select(self, tables: int = 3, columns: int = 7) -> Selection:
+        """The best tables with the best columns of each, and whatever columns it takes to join them.
+
+        Where a key leads from one chosen table to another, both of its ends are there. Where two of them are joined
+        only through a third table, so are the keys of that one; of several such tables the best counts.
+
+        Args:
+            tables: how many. Default: 3, as in FinSQL (Zhang et al. 2024, https://arxiv.org/abs/2401.10506).
+            columns: how many of each table, besides those that join. Default: 7, as there.
+
+        Raises:
+            ConfigError: a number is below 1.
+        """
+        for name, number in (("tables", tables), ("columns", columns)):
+            if number < 1:
+                raise ConfigError(f"{name}: expected at least 1, found {number}; keep more")
+        chosen = self.best_tables()[:tables]
+        kept = {table: set(self.best_columns(table)[:columns]) for table in chosen}
+        keys = list(_keys(self.schema))
+        for bridge in self._bridges(chosen, keys):
+            kept[bridge] = set()
+        for (table, column), (other, target) in keys:
+            if table in kept and other in kept:
+                kept[table].add(column)
+                kept[other].add(target)
+        return {
+            table.name: tuple(column.name for column in table.columns if column.name in kept[table.name])
+            for table in self.schema.tables
+            if table.name in kept
+        }
+
+    def lifted(self, matches: Sequence[ValueMatch]) -> Ranking:
+        """The ranking with more weight on the columns that hold what the question says, and on their tables.
+
+        A score p becomes 1 − (1 − p)(1 − m/n): either the linker is right, or the value m that was found means this
+        column, one of the n that hold it.
+
+        Args:
+            matches: values of this database that were found in the question.
+        """
+        sharing = Counter(match.said for match in matches)
+        tables = dict(self.tables)
+        columns = {table: dict(scores) for table, scores in self.columns.items()}
+        for match in matches:
+            chance = match.score / sharing[match.said]
+            tables[match.table] = _either(tables[match.table], chance)
+            columns[match.table][match.column] = _either(columns[match.table][match.column], chance)
+        return replace(self, tables=tables, columns=columns)
+
+    def _bridges(self, chosen: Sequence[str], keys: Sequence[_Key]) -> Iterator[str]:
+        """The tables that join those of the chosen ones that no keys join."""
+        joined = {frozenset((table, other)) for (table, _), (other, _) in keys}
+        groups = {table: {table} for table in chosen}
+
+        def unite(*tables: str) -> None:
+            whole = set().union(*(groups.setdefault(table, {table}) for table in tables))
+            groups.update(dict.fromkeys(whole, whole))
+
+        for one, two in itertools.combinations(chosen, 2):
+            if frozenset((one, two)) in joined:
+                unite(one, two)
+        for one, two in itertools.combinations(chosen, 2):
+            if two in groups[one]:
+                continue
+            between = [t for t in self.best_tables() if {frozenset((one, t)), frozenset((t, two))} <= joined]
+            if between:
+                yield between[0]
+                unite(one, between[0], two)
+
+
+class Linker(Protocol):
+    """Whatever tells which tables and columns a question is about."""
+
+    def rank(self, questions: Sequence[str], schema: Database) -> list[Ranking]:
+        """A ranking for each question."""
+
+
+_Key: TypeAlias = tuple[tuple[str, str], tuple[str, str]]
+
+
+def _keys(schema: Database) -> Iterator[_Key]:
+    """Each column that points to another one: its place, and the other's; both as the schema spells them."""
+    places = {
+        (table.name.casefold(), column.name.casefold()): (table.name, column.name)
+        for table in schema.tables
+        for column in table.columns
+    }
+    for table in schema.tables:
+        for column in table.columns:
+            if column.references:
+                target = places.get((column.references[0].casefold(), column.references[1].casefold()))
+                if target:
+                    yield (table.name, column.name), target
+
+
+def _either(one: float, other: float) -> float:
+    """The chance of one or the other, or both, of two things that do not depend on each other."""
+    return 1 - (1 - one) * (1 - other)

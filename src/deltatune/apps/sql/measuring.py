@@ -1,0 +1,132 @@
+"""The questions that a system is measured on, none of which it has learned from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deltatune.apps.sql.config import DatasetSpec, SqlConfig
+from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.gather import dataset_examples, read_questions
+from deltatune.apps.sql.questions import TEMPLATES, questions
+from deltatune.apps.sql.readers import LAYOUTS
+from deltatune.apps.sql.run import open_reader
+from deltatune.apps.sql.source import Source
+from deltatune.apps.sql.split import split_templates
+from deltatune.errors import ConfigError
+
+__all__ = ["few_shot_questions", "question_groups"]
+
+Groups = dict[str, list[Example]]
+
+
+def question_groups(
+    config: SqlConfig,
+    *,
+    databases: Mapping[str, str],
+    files: Sequence[Path] = (),
+    dataset: str | None = None,
+    split: str = "test",
+    per_template: int = 4,
+    limit: int | None = None,
+    seed: int = 1,
+) -> tuple[Groups, dict[str, str]]:
+    """Questions with the right SQL in groups, and the addresses of their databases.
+
+    Args:
+        config: the system's settings, which know the databases that it learned from.
+        databases: name and address of more databases, or of those in other places.
+        files: records of question, sql and database.
+        dataset: a public data set, as ``layout:folder:split``.
+        split: of the templates, where there is neither file nor data set: "dev" or "test".
+        per_template: questions to make of each template. Default: 4.
+        limit: questions of a group at most, drawn by the seed. Default: all.
+        seed: of what is drawn. Default: 1, which is none that training draws by.
+
+    Raises:
+        ConfigError: there are no questions, or a setting is wrong.
+        DataError: a file can not be read.
+    """
+    known = {**config.databases, **databases}
+    groups: Groups = {str(file.stem): list(read_questions(file)) for file in files}
+    if dataset is not None:
+        found = dataset_examples(_dataset(dataset), seed)
+        groups[dataset] = found
+        known |= {each.database: str(each.path) for each in found if each.path is not None}
+    if not groups:
+        groups = _from_templates(known, set(config.databases), split, per_template, seed)
+    rng = random.Random(seed)
+    groups = {
+        name: rng.sample(examples, limit) if limit is not None and limit < len(examples) else examples
+        for name, examples in groups.items()
+        if examples
+    }
+    if not groups:
+        raise ConfigError(
+            "questions: expected databases that templates ask (funds, equities, macro), found none; give --file"
+        )
+    return groups, {name: known[name] for name in _named(groups) if name in known}
+
+
+def few_shot_questions(
+    name: str,
+    source: Source,
+    *,
+    support: Path | None = None,
+    target: Path | None = None,
+    per_template: int = 4,
+    seed: int = 0,
+) -> tuple[list[Example], list[Example]]:
+    """Questions to learn a new database from, and others to ask then; of templates, no two of the same.
+
+    Args:
+        name: of the database.
+        source: the database.
+        support: a file with the former. Default: every other template makes them.
+        target: a file with the latter. Default: the rest of the templates makes them.
+        per_template: questions to ask of each template. Default: 4.
+        seed: of what is drawn. Default: 0.
+
+    Raises:
+        ConfigError: one file is there without the other, or neither file nor template.
+    """
+    if (support is None) != (target is None):
+        raise ConfigError("--support and --target: expected both files, found one; give both")
+    if support is not None and target is not None:
+        return list(read_questions(support)), list(read_questions(target))
+    own = [template for template in TEMPLATES if template.database == name]
+    if not own:
+        known = ", ".join(sorted({template.database for template in TEMPLATES}))
+        raise ConfigError(
+            f"database: expected one that templates ask ({known}), found {name!r}; give --support, --target"
+        )
+    return (
+        questions(source.reader, own[::2], per_template=10, seed=seed),
+        questions(source.reader, own[1::2], per_template=per_template, seed=seed),
+    )
+
+
+def _from_templates(known: Mapping[str, str], seen: set[str], split: str, per_template: int, seed: int) -> Groups:
+    groups: Groups = {"unseen templates": [], "unseen database": []}
+    for name, address in known.items():
+        templates = split_templates(split) if name in seen else TEMPLATES
+        with open_reader(address) as reader:
+            own = [template for template in templates if template.database == name]
+            made = questions(reader, own, per_template=per_template, seed=seed)
+        groups["unseen templates" if name in seen else "unseen database"] += made
+    return groups
+
+
+def _named(groups: Groups) -> list[str]:
+    return list(dict.fromkeys(example.database for examples in groups.values() for example in examples))
+
+
+def _dataset(text: str) -> DatasetSpec:
+    layout, _, rest = text.partition(":")
+    folder, _, split = rest.rpartition(":")
+    if layout not in LAYOUTS or not folder or not split:
+        raise ConfigError(
+            f"--dataset {text}: expected LAYOUT:FOLDER:SPLIT with a layout among {', '.join(LAYOUTS)}; write it so"
+        )
+    return DatasetSpec(layout=layout, folder=folder, split=split)  # type: ignore[arg-type]  # it was looked up

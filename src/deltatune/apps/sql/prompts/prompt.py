@@ -1,0 +1,98 @@
+"""The prompt of a question. The schema comes first, so that questions about the same tables begin alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from deltatune.apps.sql.prompts.schema_text import schema_text
+from deltatune.apps.sql.schema import Database, Selection
+from deltatune.errors import DataError
+
+__all__ = ["PromptStyle", "write_prompt"]
+
+NAMES = {"sqlite": "SQLite", "duckdb": "DuckDB", "postgres": "PostgreSQL"}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStyle:
+    """How much a prompt tells.
+
+    Args:
+        comments: what tables and columns mean.
+        samples: how many values of each column.
+        budget: tokens that a prompt may have; `None`: any number.
+    """
+
+    comments: bool = True
+    samples: int = 2
+    budget: int | None = 1024
+
+
+def write_prompt(
+    question: str,
+    schema: Database,
+    selection: Selection,
+    *,
+    dialect: str,
+    values: Sequence[str] = (),
+    evidence: str = "",
+    style: PromptStyle = PromptStyle(),
+    count: Callable[[str], int] | None = None,
+) -> str:
+    """Write the prompt of a question, and keep to the budget.
+
+    What does not fit is left out in this order: values of columns, comments, columns that are no keys from the end of
+    the widest table, tables from the last.
+
+    Args:
+        question: in plain language.
+        schema: the database that it is about.
+        selection: the tables and columns to show.
+        dialect: sqlglot's name of the SQL to write.
+        values: conditions that the question names, such as ``mf_info.fnd_abbr = 'Alpha Bond'``.
+        evidence: what else one has to know.
+        style: how much to tell. Default: comments, 2 values a column, 1,024 tokens.
+        count: how many tokens a text has. Default: no budget.
+
+    Raises:
+        DataError: not even the question fits.
+    """
+    tail = _tail(question, values, evidence)
+    for shown, less in _less_and_less(selection, schema, style):
+        about = schema_text(schema, shown, comments=less.comments, samples=less.samples)
+        text = f"{NAMES.get(dialect, dialect)} tables:\n{about}\n\n{tail}"
+        if count is None or style.budget is None or count(text) <= style.budget:
+            return text
+    raise DataError(
+        f"prompt: expected a question that fits in {style.budget:,} tokens, found {question[:60]!r}; raise the budget"
+    )
+
+
+def _tail(question: str, values: Sequence[str], evidence: str) -> str:
+    parts = [f"Values: {'; '.join(values)}"] if values else []
+    parts += [f"Note: {evidence}"] if evidence else []
+    return "\n".join([*parts, f"Question: {question}", "SQL:"])
+
+
+def _less_and_less(
+    selection: Selection, schema: Database, style: PromptStyle
+) -> Iterator[tuple[Selection, PromptStyle]]:
+    yield selection, style
+    yield selection, (style := replace(style, samples=0))
+    yield selection, (style := replace(style, comments=False))
+    shown = {name: list(columns) for name, columns in selection.items()}
+    spare = {
+        (table.name, column.name)
+        for table in schema.tables
+        for column in table.columns
+        if not column.key and not column.references
+    }
+    while shown:
+        widest = max(shown, key=lambda name: sum((name, column) in spare for column in shown[name]))
+        rest = [column for column in shown[widest] if (widest, column) in spare]
+        if rest:
+            shown[widest].remove(rest[-1])
+        else:
+            del shown[next(reversed(shown))]
+        yield {name: tuple(columns) for name, columns in shown.items()}, style

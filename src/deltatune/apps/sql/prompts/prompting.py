@@ -1,0 +1,86 @@
+"""From questions to prompts: what the linker keeps, the values that the question names, the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from deltatune.apps.sql.linking import Linker, ValueMatch
+from deltatune.apps.sql.prompts.prompt import PromptStyle, write_prompt
+from deltatune.apps.sql.schema import Selection, everything
+from deltatune.apps.sql.source import Source
+
+__all__ = ["MATCHES", "Prompter", "said_values"]
+
+MATCHES = 4
+"""How many values that were found in a question a prompt shows."""
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Writes the prompts of questions.
+
+    Args:
+        style: how much they tell.
+        linker: what chooses tables and columns; `None` shows everything that the budget allows.
+        tables: how many tables the linker keeps. Default: 3.
+        columns: how many columns of each. Default: 7.
+        values: whether to look for values of the database in the question. Default: true.
+        count: how many tokens a text has; without it the budget does not count.
+    """
+
+    style: PromptStyle = field(default_factory=PromptStyle)
+    linker: Linker | None = None
+    tables: int = 3
+    columns: int = 7
+    values: bool = True
+    count: Callable[[str], int] | None = None
+
+    def prompts(self, questions: Sequence[str], source: Source, evidence: Sequence[str] = ()) -> list[str]:
+        """The prompt of each question about one database.
+
+        Args:
+            questions: in plain language.
+            source: the database.
+            evidence: for each question what else one has to know. Default: nothing.
+
+        Raises:
+            DataError: a question does not fit into the budget.
+        """
+        matches = [source.matches(question, MATCHES) if self.values else [] for question in questions]
+        kept = self._selections(questions, source, matches)
+        return [
+            write_prompt(
+                question,
+                source.schema,
+                selection,
+                dialect=source.reader.dialect,
+                values=said_values(found, selection),
+                evidence=also,
+                style=self.style,
+                count=self.count,
+            )
+            for question, selection, found, also in zip(
+                questions, kept, matches, evidence or [""] * len(questions), strict=True
+            )
+        ]
+
+    def _selections(
+        self, questions: Sequence[str], source: Source, matches: Sequence[Sequence[ValueMatch]]
+    ) -> list[Selection]:
+        if self.linker is None:
+            return [everything(source.schema)] * len(questions)
+        rankings = self.linker.rank(questions, source.schema)
+        return [
+            ranking.lifted(found).select(self.tables, self.columns)
+            for ranking, found in zip(rankings, matches, strict=True)
+        ]
+
+
+def said_values(matches: Sequence[ValueMatch], selection: Selection) -> list[str]:
+    """Values that were found in a question as conditions, as far as their columns are shown."""
+    return [
+        f"{match.table}.{match.column} = '{match.value.replace(chr(39), 2 * chr(39))}'"
+        for match in matches
+        if match.column in selection.get(match.table, ())
+    ]

@@ -1,0 +1,163 @@
+"""What each part of a system is worth: the same questions, with one part more at each stage."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import deltatune as dt
+from deltatune.apps.sql.asking import settle
+from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.scoring.report import Report
+from deltatune.apps.sql.scoring.scores import Outcome, outcome
+from deltatune.apps.sql.source import Source
+from deltatune.apps.sql.writer import Writer
+from deltatune.errors import ConfigError
+
+__all__ = ["STAGES", "Stage", "study"]
+
+WHOLE = 4096
+"""Tokens that a prompt may have which shows all tables."""
+
+Groups = Mapping[str, Sequence[Example]]
+Progress = Callable[[str, int], object]
+Texts = list[list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Which parts of a system are in use."""
+
+    linked: bool = False
+    tuned: bool = False
+    calibrated: bool = False
+    voted: bool = False
+
+
+STAGES: dict[str, Stage] = {
+    "base": Stage(),
+    "+ linking": Stage(linked=True),
+    "+ fine-tuning": Stage(linked=True, tuned=True),
+    "+ calibration": Stage(linked=True, tuned=True, calibrated=True),
+    "+ self-consistency": Stage(linked=True, tuned=True, calibrated=True, voted=True),
+}
+"""Each with one part more than the one before."""
+
+
+def study(
+    writer: Writer,
+    sources: Mapping[str, Source],
+    groups: Groups,
+    *,
+    stages: Iterable[str] = tuple(STAGES),
+    samples: int = 8,
+    temperature: float = 0.7,
+    seed: int = 0,
+    about: Mapping[str, str | int | float | bool] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Ask all questions at each stage and judge the answers by what they return.
+
+    ``base`` is the model without its deltas, told all tables that 4,096 tokens hold and nothing of the values;
+    ``+ linking`` shows it what the linker keeps and the values found; ``+ fine-tuning`` puts the deltas on;
+    ``+ calibration`` mends the very same answers; ``+ self-consistency`` takes a vote of several.
+
+    Args:
+        writer: the model with its deltas on, and how it is prompted.
+        sources: the databases, by name.
+        groups: questions with the right SQL, by the name of their group, such as "unseen database".
+        stages: which stages, in this order. Default: all.
+        samples: tries in the vote. Default: 8.
+        temperature: that all but the first are drawn with. Default: 0.7.
+        seed: of what is drawn. Default: 0.
+        about: what else the report should say of the setting.
+        progress: called with the stage and how many questions were written since. Default: nothing.
+
+    Raises:
+        ConfigError: a stage is unknown, or a question is about a database that is not there.
+        DataError: the right SQL of a question does not run.
+    """
+    chosen = list(stages)
+    unknown = [name for name in chosen if name not in STAGES]
+    if unknown or not chosen:
+        found = repr(unknown[0]) if unknown else "none"
+        raise ConfigError(f"stages: expected some of {', '.join(STAGES)}, found {found}; choose among them")
+    asked = [example for examples in groups.values() for example in examples]
+    for example in asked:
+        if example.database not in sources:
+            known = ", ".join(sources) or "none"
+            raise ConfigError(f"databases: expected {example.database} among them, found {known}; add its address")
+    drafts = _Drafts(writer, sources, asked, samples, temperature, seed)
+    judged: dict[str, dict[str, tuple[Outcome, ...]]] = {}
+    for name in chosen:
+        tell = partial(progress, name) if progress is not None else None
+        texts, seconds = drafts.of(STAGES[name], tell)
+        outcomes = iter(_judged(asked, texts, sources, STAGES[name], seconds))
+        judged[name] = {group: tuple(next(outcomes) for _ in examples) for group, examples in groups.items()}
+    return Report(judged, {"samples": samples, "temperature": temperature, "seed": seed, **(about or {})})
+
+
+def _judged(
+    asked: Sequence[Example], texts: Texts, sources: Mapping[str, Source], stage: Stage, seconds: float
+) -> Iterator[Outcome]:
+    for example, written in zip(asked, texts, strict=True):
+        source = sources[example.database]
+        chosen = settle(written, source, calibrate=stage.calibrated).chosen
+        repairs = [str(repair) for repair in chosen.repairs]
+        yield outcome(example, chosen.sql, source.reader, chosen.problem, repairs=repairs, seconds=seconds)
+
+
+@dataclass
+class _Drafts:
+    """What the model writes: once for all stages that differ only in what becomes of it."""
+
+    writer: Writer
+    sources: Mapping[str, Source]
+    asked: Sequence[Example]
+    samples: int
+    temperature: float
+    seed: int
+    known: dict[Stage, tuple[Texts, float]] = field(default_factory=dict)
+
+    def of(self, stage: Stage, tell: Callable[[int], object] | None) -> tuple[Texts, float]:
+        """The texts for every question, and the seconds that one took."""
+        kind = replace(stage, calibrated=False)
+        if kind not in self.known:
+            start = time.monotonic()
+            texts = self._texts(kind, tell)
+            self.known[kind] = texts, (time.monotonic() - start) / len(self.asked)
+        return self.known[kind]
+
+    def _texts(self, stage: Stage, tell: Callable[[int], object] | None) -> Texts:
+        prompter, base = self.writer.prompter, self.writer.base
+        if not stage.linked:
+            style = replace(prompter.style, budget=WHOLE)
+            prompter = replace(prompter, linker=None, values=False, style=style)
+        answer = self.writer.answer if stage.tuned else "sql"
+        writer = Writer(base, prompter, answer=answer, max_new_tokens=self.writer.max_new_tokens)
+        samples = self.samples if stage.voted else 1
+        with nullcontext() if stage.tuned else dt.disabled(base.model):
+            return self._written(writer, samples, tell)
+
+    def _written(self, writer: Writer, samples: int, tell: Callable[[int], object] | None) -> Texts:
+        by_database: dict[str, list[int]] = defaultdict(list)
+        for number, example in enumerate(self.asked):
+            by_database[example.database].append(number)
+        texts: Texts = [[] for _ in self.asked]
+        for name, numbers in by_database.items():
+            found = writer.write(
+                [self.asked[number].question for number in numbers],
+                self.sources[name],
+                evidence=[self.asked[number].evidence for number in numbers],
+                samples=samples,
+                temperature=self.temperature,
+                seed=self.seed,
+                progress=tell,
+            )
+            for number, answers in zip(numbers, found, strict=True):
+                texts[number] = answers
+        return texts

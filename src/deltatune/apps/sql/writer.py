@@ -1,0 +1,93 @@
+"""The model that writes SQL for questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deltatune.apps.sql.augment import Style, sql_of
+from deltatune.apps.sql.prompts.prompting import Prompter
+from deltatune.apps.sql.source import Source
+from deltatune.train.complete import chunks, complete
+from deltatune.train.prompting import prompt_tokens
+
+if TYPE_CHECKING:
+    from deltatune.io.bases import Base
+
+__all__ = ["Writer"]
+
+
+class Writer:
+    """Writes SQL for questions, several times each if asked to.
+
+    Args:
+        base: the model with its deltas on, and its tokenizer.
+        prompter: what writes the prompts.
+        answer: what the model was taught to write. Default: "sql".
+        max_new_tokens: how long an answer may get. Default: 192.
+    """
+
+    def __init__(self, base: Base, prompter: Prompter, *, answer: Style = "sql", max_new_tokens: int = 192) -> None:
+        self.base = base
+        self.prompter = prompter
+        self.answer: Style = answer
+        self.max_new_tokens = max_new_tokens
+
+    def write(
+        self,
+        questions: Sequence[str],
+        source: Source,
+        *,
+        evidence: Sequence[str] = (),
+        samples: int = 1,
+        temperature: float = 0.7,
+        seed: int = 0,
+        batch_size: int = 16,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[str]]:
+        """Write answers to questions about one database.
+
+        Args:
+            questions: in plain language.
+            source: the database.
+            evidence: for each question what else one has to know. Default: nothing.
+            samples: answers to each question. The first is greedy, so that one alone is the likeliest. Default: 1.
+            temperature: that the others are drawn with. Default: 0.7.
+            seed: of what is drawn. Default: 0.
+            batch_size: answers that are written at once. Default: 16.
+            progress: called with the number of questions that are done. Default: nothing.
+
+        Returns:
+            For each question as many texts as were asked for, in which the SQL was found if there is any.
+
+        Raises:
+            DataError: a question does not fit into the prompt's budget.
+        """
+        prompts = [prompt_tokens(self.base, text) for text in self.prompter.prompts(questions, source, evidence)]
+        order = sorted(range(len(prompts)), key=lambda number: prompts[number])  # alike beginnings together
+        written: list[list[str]] = [[] for _ in prompts]
+        size = max(1, batch_size // samples)
+        for batch in chunks(order, size):
+            for number, texts in zip(
+                batch, self._batch([prompts[n] for n in batch], samples, temperature, seed), strict=True
+            ):
+                written[number] = [sql_of(text, self.answer) for text in texts]
+            if progress is not None:
+                progress(len(batch))
+        return written
+
+    def _batch(
+        self, prompts: Sequence[Sequence[int]], samples: int, temperature: float, seed: int
+    ) -> Iterator[list[str]]:
+        settings: dict[str, Any] = {"batch_size": len(prompts), "max_new_tokens": self.max_new_tokens}
+        greedy = list(complete(self.base, prompts, **settings))
+        drawn: list[str] = []
+        if samples > 1:
+            settings |= {"do_sample": True, "temperature": temperature, "num_return_sequences": samples - 1}
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                drawn = list(complete(self.base, prompts, **settings))
+        for first, others in zip(greedy, chunks(drawn, samples - 1) if drawn else [[]] * len(greedy), strict=True):
+            yield [first, *others]

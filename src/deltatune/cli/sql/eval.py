@@ -1,0 +1,149 @@
+"""`deltatune sql eval`: how often a system answers right, and what each of its parts is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deltatune.cli.models import Device, Dtype, Quant
+from deltatune.cli.sql.ask import System
+from deltatune.cli.verb import AsJson, Verb, console, print_json
+from deltatune.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from deltatune.apps.sql.study import Progress
+
+
+def eval(
+    system: System = Path("runs/sql"),
+    database: Annotated[
+        list[str],
+        typer.Option(
+            "--database", "-d", metavar="NAME=DB_URL", help="A database besides those trained on, or in place."
+        ),
+    ] = [],  # noqa: B006  # typer reads it and makes a new list
+    file: Annotated[
+        list[Path],
+        typer.Option("--file", "-f", metavar="FILE", help="Your questions: records of question, sql and database."),
+    ] = [],  # noqa: B006
+    dataset: Annotated[
+        str | None, typer.Option(metavar="LAYOUT:FOLDER:SPLIT", help="A public data set, as spider:data/spider:dev.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the templates, where no file or data set is given: dev or test.")
+    ] = "test",
+    per_template: Annotated[int, typer.Option(metavar="N", min=1, help="Questions to make of each template.")] = 4,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Questions of a group at most.")] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Such as base,+ calibration. Default: all, one part more at each."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option("--samples", "-n", metavar="N", min=2, help="Tries in the vote of self-consistency.")
+    ] = 8,
+    temperature: Annotated[float, typer.Option(metavar="X", min=0.01, help="That they are drawn with.")] = 0.7,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the questions, and of what is drawn.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write report.json, report.md and report.png there."),
+    ] = None,
+    dtype: Dtype = None,
+    quant: Quant = None,
+    device: Device = None,
+    json: AsJson = False,
+) -> None:
+    """Measure a system: execution accuracy, exact-set match and the share of SQL that runs, by difficulty.
+
+    Without a file or data set the questions are made from templates that training never sees: of databases that the
+    system was trained on ("unseen templates"), and of others that --database adds ("unseen database").
+
+    The stages are base (the model alone, shown the whole schema), + linking, + fine-tuning, + calibration and
+    + self-consistency.
+    """
+    from deltatune.apps.sql.measuring import question_groups
+    from deltatune.apps.sql.opening import open_writer
+    from deltatune.apps.sql.scoring.table import markdown, remarks, rich_table
+    from deltatune.apps.sql.study import STAGES, study
+    from deltatune.apps.sql.system import SystemFolder, open_sources
+
+    output = console(stderr=json)
+    config = SystemFolder(system).read_config()
+    groups, found = question_groups(
+        config,
+        databases=dict(_pair(each) for each in database),
+        files=file,
+        dataset=dataset,
+        split=split,
+        per_template=per_template,
+        limit=limit,
+        seed=seed,
+    )
+    chosen = [each.strip() for each in stages.split(",")] if stages else list(STAGES)
+    with open_sources(found, values=config.prompt.values) as sources:
+        writer = open_writer(system, dtype=dtype, quant=quant, device=device)
+        total = sum(map(len, groups.values()))
+        with _progress(output, chosen, total) as progress:
+            report = study(
+                writer,
+                sources,
+                groups,
+                stages=chosen,
+                samples=samples,
+                temperature=temperature,
+                seed=seed,
+                about={"base": config.base.model, "delta": config.delta.method},
+                progress=progress,
+            )
+    if out is not None:
+        from deltatune.apps.sql.scoring.plot import plot_report
+        from deltatune.train.plot import can_plot
+
+        report.save(out / "report.json")
+        (out / "report.md").write_text(markdown(report), encoding="utf-8")
+        if can_plot():
+            plot_report(report, out / "report.png")
+    if json:
+        print_json({name: value for name, value in report.to_dict().items() if name != "outcomes"})
+        return
+    output.print(rich_table(report))
+    for line in remarks(report):
+        output.print(line, style="dim", markup=False)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, address = text.partition("=")
+    if not equals or not name or not address:
+        raise ConfigError(f"--database {text}: expected NAME=DB_URL, as macro=macro.sqlite; name it so")
+    return name, address
+
+
+@contextmanager
+def _progress(output: Console, stages: Sequence[str], total: int) -> Iterator[Progress]:
+    """A bar for each stage for which something is written."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=output, transient=True) as bars:
+        tasks = {stage: bars.add_task(stage, total=total, start=False) for stage in stages}
+
+        def tell(stage: str, count: int) -> None:
+            bars.start_task(tasks[stage])
+            bars.advance(tasks[stage], count)
+
+        yield tell
+
+
+VERB = Verb(
+    eval,
+    (
+        ("deltatune sql eval --system runs/sql --database macro=macro.sqlite --out results", "all stages"),
+        ("deltatune sql eval --system runs/sql --dataset spider:data/spider:dev --limit 200", "on Spider"),
+        ("deltatune sql eval --system runs/sql --file mine.jsonl --database shop=shop.db", "on your own questions"),
+    ),
+)

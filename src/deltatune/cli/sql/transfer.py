@@ -1,0 +1,99 @@
+"""`deltatune sql transfer`: what a new database with few examples gains from what was learned on others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deltatune.cli.models import Device, Dtype, Quant
+from deltatune.cli.verb import AsJson, Verb, console, print_json
+from deltatune.errors import ConfigError
+
+
+def transfer(
+    database: Annotated[
+        str,
+        typer.Argument(metavar="NAME=DB_URL", help="The new database, and how to call it."),
+    ],
+    system: Annotated[
+        list[Path], typer.Option("--system", "-s", metavar="FOLDER", help="A system for each database learned on.")
+    ],
+    support: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Questions that the few examples are drawn from.")
+    ] = None,
+    target: Annotated[Path | None, typer.Option(metavar="FILE", help="Questions that are asked then.")] = None,
+    shots: Annotated[str, typer.Option(metavar="LIST", help="Numbers of examples.")] = "0,10,50",
+    per_template: Annotated[int, typer.Option(metavar="N", min=1, help="Questions to ask of each template.")] = 4,
+    how: Annotated[str, typer.Option(metavar="NAME", help="The way of composing: cat, or factors as FinSQL.")] = "cat",
+    epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the few examples.")] = 8,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is drawn.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write transfer.json, .md and .png there.")
+    ] = None,
+    dtype: Dtype = None,
+    quant: Quant = None,
+    device: Device = None,
+    json: AsJson = False,
+) -> None:
+    """Compare the ways to a new database: the deltas of others alone and composed without an example; and with few
+    examples, weights found by LoRAHub, training on from the composition, and training from scratch.
+
+    The linker and the prompts are those of the first system. Of a database that templates ask, every other template
+    gives the examples, and the rest is asked.
+    """
+    from deltatune.apps.sql.measuring import few_shot_questions
+    from deltatune.apps.sql.opening import open_writer, put_on
+    from deltatune.apps.sql.scoring.table import markdown, rich_table
+    from deltatune.apps.sql.source import open_source
+    from deltatune.apps.sql.system import SystemFolder
+    from deltatune.apps.sql.transfer import FewShots
+    from deltatune.apps.sql.transfer import transfer as measure
+
+    name, equals, address = database.partition("=")
+    if not equals or not name or not address:
+        raise ConfigError(f"NAME=DB_URL: expected a name and an address, as macro=macro.sqlite, found {database!r}")
+    output = console(stderr=json)
+    config = SystemFolder(system[0]).read_config()
+    with open_source(address, values=config.prompt.values) as source:
+        few, asked = few_shot_questions(
+            name, source, support=support, target=target, per_template=per_template, seed=seed
+        )
+        writer = open_writer(system[0], dtype=dtype, quant=quant, device=device)
+        names = put_on(writer, system)
+        report = measure(
+            writer,
+            names,
+            config.delta.build(),
+            source,
+            few,
+            asked,
+            config.prompt,
+            shots=_numbers(shots),
+            few=FewShots(epochs=epochs, how=how, learning_rate=config.train.learning_rate, seed=seed),  # type: ignore[arg-type]  # compose checks it
+            progress=lambda way: output.print(f"{way} ...", style="dim"),
+        )
+    if out is not None:
+        report.save(out / "transfer.json")
+        (out / "transfer.md").write_text(markdown(report), encoding="utf-8")
+    if json:
+        print_json({key: value for key, value in report.to_dict().items() if key != "outcomes"})
+    else:
+        output.print(rich_table(report))
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--shots: expected whole numbers with commas, as 0,10,50, found {text!r}; correct it")
+    return [int(part) for part in parts]
+
+
+VERB = Verb(
+    transfer,
+    (
+        ("deltatune sql transfer macro=macro.sqlite -s runs/funds -s runs/equities", "0, 10 and 50 examples"),
+        ("deltatune sql transfer shop=shop.db -s runs/a -s runs/b --support few.jsonl --target test.jsonl", "your own"),
+    ),
+)

@@ -1,0 +1,129 @@
+"""Prompts: what they say, in which order, and how they keep to a budget."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltatune.apps.sql.finance import SOURCES, database
+from deltatune.apps.sql.prompts import PromptStyle, with_fillers, write_prompt
+from deltatune.apps.sql.schema import Column, Database, Selection, Table, everything
+from deltatune.errors import DataError
+
+SHOP = Database(
+    "shop",
+    (
+        Table(
+            "item",
+            (
+                Column("code", "text", "code of the item", key=True, samples=("A1", "B2")),
+                Column("price", "real", "price", samples=(1.5, 2.5)),
+                Column("kind", "text"),
+            ),
+            "what is sold",
+        ),
+        Table(
+            "sale",
+            (
+                Column("no", "int", key=True),
+                Column("code", "text", "code of the item", references=("item", "code"), samples=("A1",)),
+                Column("day", "date", "day of the sale", samples=("2024-01-31",)),
+            ),
+        ),
+    ),
+)
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def test_a_prompt() -> None:
+    shown = {"item": ("code", "price"), "sale": ("code", "day")}
+    values = ["item.code = 'A1'"]
+    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", values=values, evidence="one is many")
+    assert found == (
+        "SQLite tables:\n"
+        "item: what is sold\n"
+        "- code text key: code of the item, as A1, B2\n"
+        "- price real: price\n"
+        "sale\n"
+        "- code text = item.code: code of the item, as A1\n"
+        "- day date: day of the sale, as 2024-01-31\n"
+        "\n"
+        "Values: item.code = 'A1'\n"
+        "Note: one is many\n"
+        "Question: How many?\n"
+        "SQL:"
+    )
+
+
+def test_prompts_about_the_same_tables_begin_alike() -> None:
+    one, other = (
+        write_prompt(question, SHOP, everything(SHOP), dialect="duckdb", values=values)
+        for question, values in (("First?", ["item.kind = 'x'"]), ("Second?", []))
+    )
+    alike = one[: one.index("Values:")]
+    assert other.startswith(alike)
+    assert "day of the sale" in alike
+
+
+def test_a_budget_leaves_out_the_least_important_first() -> None:
+    whole = words(write_prompt("How many?", SHOP, everything(SHOP), dialect="sqlite", style=PromptStyle(budget=None)))
+    seen = []
+    for budget in range(whole, 6, -1):
+        text = write_prompt(
+            "How many?", SHOP, everything(SHOP), dialect="sqlite", style=PromptStyle(budget=budget), count=words
+        )
+        assert words(text) <= budget
+        assert text.endswith("Question: How many?\nSQL:")
+        seen.append(text)
+    at = {
+        mark: sum(mark in text for text in seen)
+        for mark in (", as A1", "code of the item", "price real", "- code text key")
+    }
+    assert list(at.values()) == sorted(at.values())
+    assert 0 < at[", as A1"] < at["code of the item"] < at["price real"] < at["- code text key"]
+
+
+def test_a_question_that_fits_in_no_budget_is_refused() -> None:
+    with pytest.raises(DataError, match="expected a question that fits in 4 tokens"):
+        write_prompt(
+            "one two three four", SHOP, everything(SHOP), dialect="sqlite", style=PromptStyle(budget=4), count=words
+        )
+
+
+@st.composite
+def needs(draw: st.DrawFn) -> tuple[Database, Selection]:
+    schema = database(draw(st.sampled_from(sorted(SOURCES))))
+    tables = draw(st.lists(st.sampled_from(schema.tables), min_size=1, max_size=4, unique_by=lambda table: table.name))
+    return schema, {
+        table.name: tuple(
+            column.name
+            for column in table.columns
+            if draw(st.booleans())
+        )
+        for table in schema.tables
+        if table in tables
+    }  # fmt: skip
+
+
+@given(needs(), st.integers(0, 9), st.integers(1, 5), st.integers(1, 9))
+def test_fillers_keep_what_is_needed(wanted: tuple[Database, Selection], seed: int, tables: int, columns: int) -> None:
+    schema, gold = wanted
+    shown = with_fillers(gold, schema, random.Random(seed), tables=tables, columns=columns)
+    assert all(set(names) <= set(shown[table]) for table, names in gold.items())
+    assert len(shown) == max(len(gold), min(tables, len(schema.tables)))
+    assert list(shown) == [table.name for table in schema.tables if table.name in shown]
+    for name, kept in shown.items():
+        table = schema.table(name)
+        assert list(kept) == [column.name for column in table.columns if column.name in kept]
+        assert len(kept) >= min(columns, len(table.columns))
+        for column in table.columns:
+            if column.references and column.references[0] in shown:
+                assert column.name in kept
+                assert column.references[1] in shown[column.references[0]]
+    assert shown == with_fillers(gold, schema, random.Random(seed), tables=tables, columns=columns)
