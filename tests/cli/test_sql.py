@@ -14,7 +14,7 @@ from deltatune.apps.sql.scoring.report import read_report
 from deltatune.cli import app
 from tests.cli import tiny
 
-VERBS = ("make", "train", "ask", "eval", "transfer")
+VERBS = ("make", "train", "link", "ask", "eval", "transfer")
 
 
 def call(*arguments: str | Path, code: int = 0) -> Result:
@@ -98,6 +98,15 @@ def test_ask(home: Path, system: Path) -> None:
     assert found["problem"]
 
 
+def test_link(home: Path, system: Path) -> None:
+    found = data_of("link", "--system", system, "--database", f"macro={home / 'macro.sqlite'}", "--per-template", 1)
+    assert set(found) == {"unseen templates", "unseen database"}
+    for measured in found.values():
+        assert set(measured) == {"words", "linker", "words + values", "linker + values"}
+        assert all(0.5 < each["tables"]["7"] <= 1 for each in measured.values())
+    assert "questions" in call("link", "--system", system, "--per-template", 1).output
+
+
 def test_eval(home: Path, system: Path) -> None:
     out = home / "results"
     found = data_of(
@@ -146,7 +155,7 @@ def test_transfer(home: Path, system: Path) -> None:
         (("make", "shop", "shop.sqlite"), "database: expected one of funds, equities, macro, found 'shop'"),
         (("ask", "no.sqlite", "What?", "--system", "nowhere"), "expected a file, found nothing at no.sqlite"),
         (("eval", "--system", "nowhere"), "nowhere: expected a Text-to-SQL system"),
-        (("transfer", "macro", "-s", "nowhere"), "NAME=DB_URL: expected a name and an address"),
+        (("transfer", "macro", "-s", "nowhere"), "macro: expected NAME=DB_URL"),
     ],
 )
 def test_bad_input_is_a_line_and_code_2(arguments: tuple[str, ...], message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deltatune.cli.sql import ask, make, train, transfer
+from deltatune.cli.sql import ask, link, make, train, transfer
 from deltatune.cli.sql import eval as evaluate
 from deltatune.cli.verb import add
 
@@ -18,5 +18,5 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-for _module in (make, train, ask, evaluate, transfer):
+for _module in (make, train, link, ask, evaluate, transfer):
     add(app, _module.VERB)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltatune.cli.models import Device, Dtype, Quant
+from deltatune.cli.sql.options import System
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from deltatune.apps.sql.asking import Answer
-
-System = Annotated[Path, typer.Option("--system", "-s", metavar="FOLDER", help="What deltatune sql train made.")]
 
 
 def ask(

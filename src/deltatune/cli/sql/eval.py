@@ -10,9 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deltatune.cli.models import Device, Dtype, Quant
-from deltatune.cli.sql.ask import System
+from deltatune.cli.sql.options import (
+    Databases,
+    Dataset,
+    Files,
+    Limit,
+    PerTemplate,
+    Seed,
+    Split,
+    System,
+    named,
+)
 from deltatune.cli.verb import AsJson, Verb, console, print_json
-from deltatune.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,24 +31,12 @@ if TYPE_CHECKING:
 
 def eval(
     system: System = Path("runs/sql"),
-    database: Annotated[
-        list[str],
-        typer.Option(
-            "--database", "-d", metavar="NAME=DB_URL", help="A database besides those trained on, or in place."
-        ),
-    ] = [],  # noqa: B006  # typer reads it and makes a new list
-    file: Annotated[
-        list[Path],
-        typer.Option("--file", "-f", metavar="FILE", help="Your questions: records of question, sql and database."),
-    ] = [],  # noqa: B006
-    dataset: Annotated[
-        str | None, typer.Option(metavar="LAYOUT:FOLDER:SPLIT", help="A public data set, as spider:data/spider:dev.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="Of the templates, where no file or data set is given: dev or test.")
-    ] = "test",
-    per_template: Annotated[int, typer.Option(metavar="N", min=1, help="Questions to make of each template.")] = 4,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Questions of a group at most.")] = None,
+    database: Databases = [],  # noqa: B006  # typer reads it and makes a new list
+    file: Files = [],  # noqa: B006
+    dataset: Dataset = None,
+    split: Split = "test",
+    per_template: PerTemplate = 4,
+    limit: Limit = None,
     stages: Annotated[
         str | None,
         typer.Option(metavar="LIST", help="Such as base,+ calibration. Default: all, one part more at each."),
@@ -48,7 +45,7 @@ def eval(
         int, typer.Option("--samples", "-n", metavar="N", min=2, help="Tries in the vote of self-consistency.")
     ] = 8,
     temperature: Annotated[float, typer.Option(metavar="X", min=0.01, help="That they are drawn with.")] = 0.7,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the questions, and of what is drawn.")] = 1,
+    seed: Seed = 1,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FOLDER", help="Write report.json, report.md and report.png there."),
@@ -76,7 +73,7 @@ def eval(
     config = SystemFolder(system).read_config()
     groups, found = question_groups(
         config,
-        databases=dict(_pair(each) for each in database),
+        databases=named(database),
         files=file,
         dataset=dataset,
         split=split,
@@ -114,13 +111,6 @@ def eval(
     output.print(rich_table(report))
     for line in remarks(report):
         output.print(line, style="dim", markup=False)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, address = text.partition("=")
-    if not equals or not name or not address:
-        raise ConfigError(f"--database {text}: expected NAME=DB_URL, as macro=macro.sqlite; name it so")
-    return name, address
 
 
 @contextmanager

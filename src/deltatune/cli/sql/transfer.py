@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from deltatune.cli.models import Device, Dtype, Quant
+from deltatune.cli.sql.options import named
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 from deltatune.errors import ConfigError
 
@@ -51,9 +52,7 @@ def transfer(
     from deltatune.apps.sql.transfer import FewShots
     from deltatune.apps.sql.transfer import transfer as measure
 
-    name, equals, address = database.partition("=")
-    if not equals or not name or not address:
-        raise ConfigError(f"NAME=DB_URL: expected a name and an address, as macro=macro.sqlite, found {database!r}")
+    [(name, address)] = named([database]).items()
     output = console(stderr=json)
     config = SystemFolder(system[0]).read_config()
     with open_source(address, values=config.prompt.values) as source:
