@@ -292,6 +292,13 @@ CASES = (
         "SELECT mc_region.reg_name, mc_gdp.gdp_nom FROM mc_region JOIN mc_gdp ON mc_region.reg_code = mc_gdp.reg_code",
         "alias alias",
     ),
+    Case(
+        "funds", "SELECT MAX(f.v.shrp_1y) FROM mf_perf AS f", "SELECT MAX(f.shrp_1y) FROM mf_perf AS f", "alias alias"
+    ),
+    Case("funds", "SELECT MAX(f.v.f.shrp_1y) FROM mf_perf AS f", "SELECT MAX(f.shrp_1y) FROM mf_perf AS f", "alias"),
+    Case(
+        "funds", "SELECT main.mf_perf.shrp_1y FROM mf_perf", "SELECT mf_perf.shrp_1y FROM mf_perf", "alias", "postgres"
+    ),
     Case("macro", "SELECT mc_region.reg_name FROM mc_region AS r", "SELECT r.reg_name FROM mc_region AS r", "alias"),
     Case(
         "macro",

@@ -26,6 +26,7 @@ from deltatune.apps.sql.repair.joins import needed_joins
 from deltatune.apps.sql.repair.keywords import functions, operators, spelling
 from deltatune.apps.sql.repair.links import linked_joins
 from deltatune.apps.sql.repair.literals import meant_values, quoted_values
+from deltatune.apps.sql.repair.paths import short_paths
 from deltatune.apps.sql.repair.repeats import drop_repeats
 from deltatune.apps.sql.repair.report import Repair, Repaired, Values
 from deltatune.apps.sql.repair.stutter import MOST_JOINS, once, stutters
@@ -106,6 +107,7 @@ def _steps(schema: Database, dialect: str, values: Values | None) -> tuple[Calla
         lambda tree: known_tables(tree, schema),
         lambda tree: missing_from(tree, schema),
         lambda tree: quoted_values(tree, schema),
+        short_paths,
         lambda tree: known_aliases(tree, schema),
         lambda tree: linked_joins(tree, schema),
         lambda tree: known_columns(tree, schema),
