@@ -128,3 +128,24 @@ def test_refusals_are_quiet_and_dialects_known(caplog: pytest.LogCaptureFixture)
     assert not caplog.records
     with pytest.raises(ConfigError, match="dialect: expected one of sqlite, duckdb, postgres, found 'mysql'"):
         read_only_select("SELECT 1", "mysql")
+
+
+@pytest.mark.parametrize("joins", [9, 18, 400])
+def test_joins_that_take_the_parser_for_ever_are_refused_before_it(joins: int) -> None:
+    sql = "SELECT i.fnd_code FROM mf_info AS i" + " JOIN mf_company" * joins
+    with pytest.raises(UnsafeSQLError, match="at most 8 joins without a condition in a row, found more"):
+        read_only_select(sql, "sqlite", FUNDS)
+
+
+def test_joins_with_conditions_are_as_many_as_one_likes() -> None:
+    joins = "".join(f" JOIN mf_nav AS n{i} ON i.fnd_code = n{i}.fnd_code" for i in range(12))
+    read_only_select(f"SELECT i.fnd_code FROM mf_info AS i{joins}", "sqlite", FUNDS)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [("postgres", "MAX(mgt_fee) { : } load_extension ORDER BY DELETE --"), ("duckdb", "SHOW ALL")],
+)
+def test_what_breaks_the_parser_is_refused(dialect: str, sql: str) -> None:
+    with pytest.raises(UnsafeSQLError):
+        read_only_select(sql, dialect, FUNDS)

@@ -18,9 +18,13 @@ from sqlglot.errors import ErrorLevel, SqlglotError, UnsupportedError
 
 from deltatune.apps.sql.safe import FUNCTIONS, NAMED_FUNCTIONS, NODES, SYSTEM_PREFIXES, TYPES
 from deltatune.apps.sql.schema import Database
+from deltatune.apps.sql.stutter import MOST_JOINS, stutters
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["UnsafeSQLError", "read_only_select", "render"]
+__all__ = ["PARSER_ERRORS", "UnsafeSQLError", "read_only_select", "render"]
+
+PARSER_ERRORS = (SqlglotError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
+"""Made for SQL, the parser fails in many ways on what is none."""
 
 LONGEST = 20_000  # characters of a query
 DEEPEST = 200  # nodes from the root to a leaf: far from where Python's recursion ends
@@ -84,9 +88,11 @@ def _parsed(sql: str, dialect: str) -> exp.Query:
         raise _refused(f"at most {LONGEST:,} characters", f"{len(sql):,}")
     if any(ord(letter) < 32 and letter not in "\t\n\r" for letter in sql) or not _encodable(sql):
         raise _refused("text", "control characters")
+    if stutters(sql):
+        raise _refused(f"at most {MOST_JOINS} joins without a condition in a row", "more")
     try:
         statements = [s for s in sqlglot.parse(sql, read=dialect) if s and not isinstance(s, exp.Semicolon)]
-    except (SqlglotError, RecursionError, ValueError) as error:
+    except PARSER_ERRORS as error:
         raise _refused(f"what parses as {dialect}", f"{error}") from None
     if len(statements) != 1:
         raise _refused("one statement", f"{len(statements)}")

@@ -1,6 +1,6 @@
 """A new database with few examples: composing what was learned on others, against learning from scratch.
 
-The question of FinSQL (Zhang 2024, https://arxiv.org/abs/2401.10506, section 6.4): each database has a delta of its own
+The question of FinSQL (Zhang 2024, https://arxiv.org/abs/2401.10506): each database has a delta of its own
 on one base. For a database that comes later, with no, ten or fifty examples, is it better to compose the deltas that
 there are, to go on training from the composition, or to train a fresh delta on the few examples alone?
 """

@@ -15,8 +15,8 @@ from typing import Literal
 from deltatune.apps.sql.guard import UnsafeSQLError
 from deltatune.apps.sql.repair import Repair, Values
 from deltatune.apps.sql.repair import repair as mend
-from deltatune.apps.sql.repair.tokens import tokens
 from deltatune.apps.sql.run import QueryError, Reader, Result
+from deltatune.apps.sql.tokens import tokens
 from deltatune.errors import ConfigError
 
 __all__ = ["Candidate", "Vote", "candidate", "result_key", "vote"]

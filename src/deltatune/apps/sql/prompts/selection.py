@@ -15,7 +15,7 @@ def with_fillers(
     """What a query needs, filled up by chance with what it does not.
 
     A linker keeps some tables and columns that are not needed, so a model that learned from the needed ones alone would
-    use whatever it is shown (Zhang 2024, https://arxiv.org/abs/2401.10506, section 4).
+    use whatever it is shown (Zhang 2024, https://arxiv.org/abs/2401.10506).
 
     Args:
         gold: what the query needs; all of it is kept, even beyond the two numbers.

@@ -18,7 +18,7 @@ from deltatune.apps.sql.repair.aliases import known_aliases
 from deltatune.apps.sql.repair.brackets import brackets
 from deltatune.apps.sql.repair.clauses import clauses
 from deltatune.apps.sql.repair.columns import known_columns
-from deltatune.apps.sql.repair.dialect import PARSER_ERRORS, parsed, query
+from deltatune.apps.sql.repair.dialect import parsed, query
 from deltatune.apps.sql.repair.functions import foreign_functions
 from deltatune.apps.sql.repair.grouping import grouped
 from deltatune.apps.sql.repair.halves import drop_halves
@@ -29,11 +29,10 @@ from deltatune.apps.sql.repair.literals import meant_values, quoted_values
 from deltatune.apps.sql.repair.paths import short_paths
 from deltatune.apps.sql.repair.repeats import drop_repeats
 from deltatune.apps.sql.repair.report import Repair, Repaired, Values
-from deltatune.apps.sql.repair.stutter import MOST_JOINS, once, stutters
+from deltatune.apps.sql.repair.stutter import once
 from deltatune.apps.sql.repair.tables import known_tables, missing_from
 from deltatune.apps.sql.repair.text import statement
 from deltatune.apps.sql.schema import Database
-from deltatune.errors import ConfigError
 
 __all__ = ["Repair", "Repaired", "Values", "repair"]
 
@@ -119,14 +118,8 @@ def _steps(schema: Database, dialect: str, values: Values | None) -> tuple[Calla
 
 
 def _problem(sql: str, schema: Database, dialect: str) -> str | None:
-    if stutters(sql):
-        return f"SQL: expected at most {MOST_JOINS} joins without a condition, found more; say what joins them"
     try:
         read_only_select(sql, dialect, schema)
     except UnsafeSQLError as refusal:
         return str(refusal)
-    except ConfigError:
-        raise
-    except PARSER_ERRORS as error:
-        return f"SQL: expected what parses as {dialect}, found {error!r}; write one query that only reads"
     return None if query(sql, dialect) else "SQL: expected a query of columns, found none; select something"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from deltatune.apps.sql.repair.report import Repair
-from deltatune.apps.sql.repair.tokens import Token, joined, tokens
+from deltatune.apps.sql.tokens import Token, joined, tokens
 
 __all__ = ["balanced", "brackets"]
 

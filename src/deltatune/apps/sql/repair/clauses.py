@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 
 from deltatune.apps.sql.repair.report import Repair
-from deltatune.apps.sql.repair.tokens import Token, joined, tokens
+from deltatune.apps.sql.tokens import Token, joined, tokens
 
 __all__ = ["clauses"]
 

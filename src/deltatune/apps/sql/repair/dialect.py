@@ -7,17 +7,16 @@ from collections.abc import Iterator
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.errors import ParseError
 
+from deltatune.apps.sql.guard import PARSER_ERRORS
 from deltatune.apps.sql.repair.brackets import balanced
 from deltatune.apps.sql.repair.report import Repair, shown
-from deltatune.apps.sql.repair.stutter import stutters
+from deltatune.apps.sql.stutter import stutters
 
-__all__ = ["PARSER_ERRORS", "parsed", "query"]
+__all__ = ["parsed", "query"]
 
 _START = re.compile(r"[\s(]*(?:SELECT|WITH|FROM)\b", re.IGNORECASE)
-# Made for SQL, the parser fails in many ways on what is none.
-PARSER_ERRORS = (SqlglotError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
 OTHERS = ("sqlite", "mysql", "tsql", "postgres", "duckdb")
 CUTS = 30  # times that an end which does not parse is cut off
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlglot
 from sqlglot import exp
 
-from deltatune.apps.sql.repair.dialect import PARSER_ERRORS
+from deltatune.apps.sql.guard import PARSER_ERRORS
 from deltatune.apps.sql.repair.report import Repair, shown
 from deltatune.apps.sql.safe import NAMED_FUNCTIONS
 

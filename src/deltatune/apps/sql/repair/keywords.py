@@ -8,8 +8,8 @@ from dataclasses import replace
 from rapidfuzz.distance import OSA
 
 from deltatune.apps.sql.repair.report import Repair
-from deltatune.apps.sql.repair.tokens import Token, joined, tokens
 from deltatune.apps.sql.schema import Database
+from deltatune.apps.sql.tokens import Token, joined, tokens
 
 __all__ = ["functions", "operators", "spelling"]
 

@@ -9,7 +9,7 @@ from itertools import islice
 from rapidfuzz.distance import OSA
 
 from deltatune.apps.sql.repair.report import Repair
-from deltatune.apps.sql.repair.tokens import Token, joined, tokens
+from deltatune.apps.sql.tokens import Token, joined, tokens
 
 __all__ = ["statement"]
 
