@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.writer import Writer
 from deltatune.errors import ConfigError
 
-__all__ = ["STAGES", "Stage", "study"]
+__all__ = ["STAGES", "Stage", "judge", "study"]
 
 WHOLE = 4096
 """Tokens that a prompt may have which shows all tables."""
@@ -96,19 +96,32 @@ def study(
     for name in chosen:
         tell = partial(progress, name) if progress is not None else None
         texts, seconds = drafts.of(STAGES[name], tell)
-        outcomes = iter(_judged(asked, texts, sources, STAGES[name], seconds))
+        outcomes = iter(
+            judge(example, written, sources[example.database], calibrate=STAGES[name].calibrated, seconds=seconds)
+            for example, written in zip(asked, texts, strict=True)
+        )
         judged[name] = {group: tuple(next(outcomes) for _ in examples) for group, examples in groups.items()}
     return Report(judged, {"samples": samples, "temperature": temperature, "seed": seed, **(about or {})})
 
 
-def _judged(
-    asked: Sequence[Example], texts: Texts, sources: Mapping[str, Source], stage: Stage, seconds: float
-) -> Iterator[Outcome]:
-    for example, written in zip(asked, texts, strict=True):
-        source = sources[example.database]
-        chosen = settle(written, source, calibrate=stage.calibrated).chosen
-        repairs = [str(repair) for repair in chosen.repairs]
-        yield outcome(example, chosen.sql, source.reader, chosen.problem, repairs=repairs, seconds=seconds)
+def judge(
+    example: Example, texts: Sequence[str], source: Source, *, calibrate: bool = True, seconds: float = 0.0
+) -> Outcome:
+    """Settle what was written for a question, and compare it with the right SQL.
+
+    Args:
+        example: the question with the right SQL.
+        texts: what the model wrote, one or several tries.
+        source: the database.
+        calibrate: mend what can be mended first. Default: true.
+        seconds: that the answer took.
+
+    Raises:
+        DataError: the right SQL does not run.
+    """
+    chosen = settle(texts, source, calibrate=calibrate).chosen
+    repairs = [str(repair) for repair in chosen.repairs]
+    return outcome(example, chosen.sql, source.reader, chosen.problem, repairs=repairs, seconds=seconds)
 
 
 @dataclass

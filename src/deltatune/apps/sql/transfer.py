@@ -21,12 +21,11 @@ import transformers
 from torch import nn
 
 import deltatune as dt
-from deltatune.apps.sql.asking import settle
 from deltatune.apps.sql.config import PromptSpec
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.scoring.report import Report
-from deltatune.apps.sql.scoring.scores import Outcome, outcome
 from deltatune.apps.sql.source import Source
+from deltatune.apps.sql.study import judge
 from deltatune.apps.sql.teaching import lessons
 from deltatune.apps.sql.writer import Writer
 from deltatune.composition.ways import How
@@ -128,15 +127,9 @@ def transfer(
             make()
             evidence = [example.evidence for example in target]
             texts = writer.write([example.question for example in target], source, evidence=evidence)
-        stages[label] = {"new database": tuple(_judged(target, texts, source))}
+        outcomes = (judge(example, written, source) for example, written in zip(target, texts, strict=True))
+        stages[label] = {"new database": tuple(outcomes)}
     return Report(stages, {"deltas": ", ".join(names), "how": few.how, "seed": few.seed})
-
-
-def _judged(target: Sequence[Example], texts: Sequence[Sequence[str]], source: Source) -> Iterator[Outcome]:
-    for example, written in zip(target, texts, strict=True):
-        chosen = settle(written, source).chosen
-        repairs = [str(repair) for repair in chosen.repairs]
-        yield outcome(example, chosen.sql, source.reader, chosen.problem, repairs=repairs)
 
 
 def _ways(

@@ -101,8 +101,9 @@ def _show(out: Console, answer: Answer, rows: int) -> None:
     for row in result.rows[:rows]:
         table.add_row(*("" if value is None else str(value) for value in row))
     out.print(table)
-    count = f"{rows:,} of {'more than ' if result.cut else ''}" if len(result.rows) > rows else ""
-    out.print(f"{count}{len(result.rows):,} rows, {result.seconds:.2f} s", style="dim")
+    found = len(result.rows)
+    shown = f"{rows:,} of {'more than ' if result.cut else ''}" if found > rows else ""
+    out.print(f"{shown}{found:,} {'row' if found == 1 else 'rows'}, {result.seconds:.2f} s", style="dim")
 
 
 VERB = Verb(
