@@ -66,6 +66,8 @@ class PromptSpec(Section):
     """Tokens that a prompt may have; what does not fit is left out, the least important first."""
     answer: Literal["sql", "skeleton", "reasoning"] = "sql"
     """What to write: the SQL, its skeleton before it, or the steps that lead to it."""
+    joins: bool = True
+    """Let the model write joins. false: it writes none where they follow from the columns, and they are put in."""
     share: Whole = 8
     """Training shows the same tables and columns to so many questions, if they have what these need. What their prompts
     begin with alike runs once."""

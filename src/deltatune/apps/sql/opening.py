@@ -41,7 +41,7 @@ def open_writer(
         values=prompt.values,
         count=lambda text: len(base.tokenizer(text)["input_ids"]),
     )
-    return Writer(base, prompter, answer=prompt.answer)
+    return Writer(base, prompter, answer=prompt.answer, joins=prompt.joins)
 
 
 def put_on(writer: Writer, systems: Sequence[Path]) -> list[str]:

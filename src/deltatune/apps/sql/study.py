@@ -150,8 +150,11 @@ class _Drafts:
         if not stage.linked:
             style = replace(prompter.style, budget=WHOLE)
             prompter = replace(prompter, linker=None, values=False, style=style)
-        answer = self.writer.answer if stage.tuned else "sql"
-        writer = Writer(base, prompter, answer=answer, max_new_tokens=self.writer.max_new_tokens)
+        own = self.writer
+        if stage.tuned:
+            writer = Writer(base, prompter, answer=own.answer, joins=own.joins, max_new_tokens=own.max_new_tokens)
+        else:  # a model that was taught nothing writes SQL as it is
+            writer = Writer(base, prompter, max_new_tokens=own.max_new_tokens)
         samples = self.samples if stage.voted else 1
         with nullcontext() if stage.tuned else dt.disabled(base.model):
             return self._written(writer, samples, tell)

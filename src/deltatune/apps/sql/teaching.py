@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from deltatune.apps.sql.augment import completion
+from deltatune.apps.sql.augment.joinless import without_joins
 from deltatune.apps.sql.config import PromptSpec
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.linking.gold import gold
@@ -60,7 +61,9 @@ def lessons(
                 style=spec.style(),
                 count=count,
             )
-            written = replace(example, sql=example.sql_for(dialect), dialect=dialect)
+            sql = example.sql_for(dialect)
+            sql = sql if spec.joins else without_joins(sql, dialect, source.schema)
+            written = replace(example, sql=sql, dialect=dialect)
             yield {"prompt": prompt, "completion": completion(written, spec.answer, source.schema)}
 
 

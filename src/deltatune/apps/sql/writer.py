@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deltatune.apps.sql.augment import Style, sql_of
+from deltatune.apps.sql.augment.joinless import with_joins
 from deltatune.apps.sql.prompts.prompting import Prompter
 from deltatune.apps.sql.source import Source
 from deltatune.train.complete import chunks, complete
@@ -26,13 +27,23 @@ class Writer:
         base: the model with its deltas on, and its tokenizer.
         prompter: what writes the prompts.
         answer: what the model was taught to write. Default: "sql".
+        joins: whether it writes joins itself; otherwise they are put in where columns ask for them. Default: true.
         max_new_tokens: how long an answer may get. Default: 192.
     """
 
-    def __init__(self, base: Base, prompter: Prompter, *, answer: Style = "sql", max_new_tokens: int = 192) -> None:
+    def __init__(
+        self,
+        base: Base,
+        prompter: Prompter,
+        *,
+        answer: Style = "sql",
+        joins: bool = True,
+        max_new_tokens: int = 192,
+    ) -> None:
         self.base = base
         self.prompter = prompter
         self.answer: Style = answer
+        self.joins = joins
         self.max_new_tokens = max_new_tokens
 
     def write(
@@ -73,10 +84,14 @@ class Writer:
             for number, texts in zip(
                 batch, self._batch([prompts[n] for n in batch], samples, temperature, seed), strict=True
             ):
-                written[number] = [sql_of(text, self.answer) for text in texts]
+                written[number] = [self._sql(text, source) for text in texts]
             if progress is not None:
                 progress(len(batch))
         return written
+
+    def _sql(self, text: str, source: Source) -> str:
+        sql = sql_of(text, self.answer)
+        return sql if self.joins else with_joins(sql, source.reader.dialect, source.schema)
 
     def _batch(
         self, prompts: Sequence[Sequence[int]], samples: int, temperature: float, seed: int

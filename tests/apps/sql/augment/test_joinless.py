@@ -1,0 +1,63 @@
+"""SQL without its joins: what is left means the same, and what would not is left alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from deltatune.apps.sql.augment.joinless import with_joins, without_joins
+from deltatune.apps.sql.finance import SOURCES, database
+from deltatune.apps.sql.questions import TEMPLATES, questions
+from deltatune.apps.sql.run import Reader
+from deltatune.apps.sql.scoring.results import same_result
+from deltatune.apps.sql.synthesis import synthesize
+
+FUNDS = database("funds")
+
+
+@pytest.mark.parametrize(
+    ("sql", "left"),
+    [
+        (
+            "SELECT n.unit_nav FROM mf_nav AS n JOIN mf_info AS i ON n.fnd_code = i.fnd_code WHERE i.fnd_abbr = 'A'",
+            "SELECT mf_nav.unit_nav FROM mf_nav WHERE mf_info.fnd_abbr = 'A'",
+        ),
+        (
+            "SELECT c.co_abbr, AVG(p.ret_1y) FROM mf_perf AS p JOIN mf_info AS i ON p.fnd_code = i.fnd_code "
+            "JOIN mf_company AS c ON i.co_code = c.co_code GROUP BY c.co_abbr",
+            "SELECT mf_company.co_abbr, AVG(mf_perf.ret_1y) FROM mf_perf GROUP BY mf_company.co_abbr",
+        ),
+        ("SELECT COUNT(*) FROM mf_info WHERE fnd_type = 'bond'", None),
+        # Nothing but the count tells of the second table.
+        (
+            "SELECT c.co_abbr, COUNT(*) FROM mf_company AS c JOIN mf_info AS i ON c.co_code = i.co_code "
+            "GROUP BY c.co_abbr",
+            None,
+        ),
+        # A table with itself, and a join that is not along the key.
+        ("SELECT a.end_shr - b.end_shr FROM mf_scale AS a JOIN mf_scale AS b ON a.fnd_code = b.fnd_code", None),
+        ("SELECT n.unit_nav, i.fnd_abbr FROM mf_nav AS n JOIN mf_info AS i ON n.nav_dt = i.est_dt", None),
+        ("SELECT i.fnd_abbr, n.unit_nav FROM mf_info AS i LEFT JOIN mf_nav AS n ON n.fnd_code = i.fnd_code", None),
+    ],
+)  # fmt: skip
+def test_joins_go_where_the_columns_tell_of_them(sql: str, left: str | None) -> None:
+    assert without_joins(sql, "sqlite", FUNDS) == (left or sql)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_query_that_comes_back_answers_the_same(name: str, sqlite_readers: dict[str, Reader]) -> None:
+    reader = sqlite_readers[name]
+    examples = questions(reader, [t for t in TEMPLATES if t.database == name], per_template=1)
+    examples += synthesize(reader, count=60, seed=5)
+    joined = [example for example in examples if " JOIN " in example.sql]
+    shorter = 0
+    for example in joined:
+        left = without_joins(example.sql, "sqlite", reader.schema)
+        shorter += left != example.sql
+        found = reader.run(with_joins(left, "sqlite", reader.schema))
+        assert same_result(found, reader.run(example.sql), ordered=example.ordered)
+    assert shorter > 0.8 * len(joined)
+
+
+@pytest.mark.parametrize("text", ["", "SELECT", "no SQL at all", "DROP TABLE mf_info", "SELECT fnd_code FROM mf_info"])
+def test_what_asks_for_no_join_is_left_as_it_is(text: str) -> None:
+    assert with_joins(text, "sqlite", FUNDS) == text
