@@ -11,9 +11,9 @@ from typing import Any
 
 import deltatune
 from deltatune.comparing.splits import SearchData, digest
-from deltatune.comparing.trials import read_json, write_json
+from deltatune.comparing.trials import read_json
 from deltatune.errors import ConfigError
-from deltatune.io.atomic import remove_scratch
+from deltatune.io.atomic import remove_scratch, write_json
 from deltatune.train.config import RunConfig
 
 __all__ = ["ComparisonFolder", "frame"]

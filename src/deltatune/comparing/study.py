@@ -24,10 +24,10 @@ from deltatune.comparing.report import report
 from deltatune.comparing.results import Comparison, Curve, Row
 from deltatune.comparing.splits import SearchData, Splits, split
 from deltatune.comparing.table import markdown
-from deltatune.comparing.trials import Job, Kind, Trial, write_json
+from deltatune.comparing.trials import Job, Kind, Trial
 from deltatune.comparing.variants import Variant, all_methods, variants
 from deltatune.errors import ConfigError
-from deltatune.io.atomic import atomic_files
+from deltatune.io.atomic import atomic_files, write_json
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import load_config, parse_config
 from deltatune.train.folder import RunFolder

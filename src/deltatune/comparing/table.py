@@ -11,6 +11,7 @@ from rich.text import Text
 
 from deltatune.comparing.interval import Interval
 from deltatune.comparing.results import Comparison, Row
+from deltatune.markdown import table_lines
 from deltatune.sizes import size_text
 
 __all__ = ["is_close", "markdown", "remarks", "rich_table", "score_text", "setting"]
@@ -49,12 +50,8 @@ def columns(found: Comparison) -> list[Column]:
 def markdown(found: Comparison) -> str:
     """The table, the best row first, and what there is to know of it, in Markdown."""
     shown = columns(found)
-    aligned = ["---", *("---:" for _ in shown[1:])]
-    lines = [
-        _line([column.head for column in shown]),
-        _line(aligned),
-        *(_line([column.cell(row).replace("|", "\\|") for column in shown]) for row in found.ranked()),
-    ]
+    rows = ([column.cell(row) for column in shown] for row in found.ranked())
+    lines = table_lines([column.head for column in shown], rows)
     return "\n".join([*lines, "", *(f"- {line}" for line in [*setting(found), *remarks(found)]), ""])
 
 
@@ -130,7 +127,3 @@ def _overhead(row: Row) -> str:
 
 def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
     return "–" if value is None else text(value)
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from deltatune.comparing.splits import Splits
 from deltatune.comparing.variants import Variant
-from deltatune.io.atomic import atomic_files
 from deltatune.train.config import RunConfig
 
-__all__ = ["Job", "Kind", "Trial", "read_json", "write_json"]
+__all__ = ["Job", "Kind", "Trial", "read_json"]
 
 Kind = Literal["train", "inspect"]
 
@@ -115,9 +113,3 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def write_json(file: Path, data: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    with atomic_files(file.parent) as scratch:
-        (scratch / file.name).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

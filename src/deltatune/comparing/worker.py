@@ -17,7 +17,8 @@ import threading
 import traceback
 from pathlib import Path
 
-from deltatune.comparing.trials import LOG, Job, write_json
+from deltatune.comparing.trials import LOG, Job
+from deltatune.io.atomic import write_json
 from deltatune.methods import METHODS
 from deltatune.train.plot import can_plot
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic_files", "remove_scratch"]
+__all__ = ["atomic_files", "remove_scratch", "write_json"]
 
 SCRATCH = ".writing-"
 
@@ -36,6 +38,12 @@ def atomic_files(folder: Path) -> Iterator[Path]:
         _flush(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(file: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, whole or not at all."""
+    with atomic_files(file.parent) as scratch:
+        (scratch / file.name).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def remove_scratch(folder: Path) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 import deltatune as dt
@@ -16,7 +14,7 @@ from deltatune.apps.tab.likelihood import likelihood, packed, padded
 from deltatune.apps.tab.loss import tfew_loss
 from deltatune.apps.tab.scoring import AnswerScorer
 from deltatune.apps.tab.shared import SharedBase
-from deltatune.apps.tab.training import Training, _drawn, train
+from deltatune.apps.tab.training import Training, train
 from deltatune.errors import ConfigError
 from deltatune.io.bases import Base
 from deltatune.packing.padded import Pair
@@ -193,15 +191,6 @@ def test_any_method_trains_and_acts_again_later(row: Row, llama: Base) -> None:
 def test_each_shot_is_learned_from_thirty_times(shots: int, batch: int, steps: int) -> None:
     assert Training(batch=batch).steps_for(shots) == steps
     assert Training(7, batch).steps_for(shots) == 7
-
-
-@given(st.integers(1, 20), st.integers(0, 30), st.integers(1, 8), st.integers(0, 3))
-def test_every_shot_comes_before_any_comes_again(shots: int, steps: int, batch: int, seed: int) -> None:
-    drawn = list(_drawn(shots, steps, Training(batch=batch, seed=seed)))
-    assert [len(rows) for rows in drawn] == [min(batch, shots)] * steps
-    order = [row for rows in drawn for row in reversed(rows)]
-    for start in range(0, len(order) - shots + 1, shots):
-        assert sorted(order[start : start + shots]) == list(range(shots))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def dataset_examples(spec: DatasetSpec, seed: int) -> list[Example]:
 
 
 def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Example]:
-    kept_away = held_out([*split_templates("dev"), *split_templates("test")])
+    kept_away = held_out([*split_templates("dev"), *split_templates("test")]) if spec.synthetic else frozenset()
     for name, source in sources.items():
         reader = source.reader
         templates = [template for template in split_templates("train") if template.database == name]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from deltatune.errors import DataError
 
-__all__ = ["Column", "Database", "Selection", "Table", "everything", "parse_database"]
+__all__ = ["Column", "Database", "ForeignKey", "Selection", "Table", "everything", "foreign_keys", "parse_database"]
 
 Selection: TypeAlias = Mapping[str, tuple[str, ...]]
 """Tables and the columns of each, both in the schema's order."""
+ForeignKey: TypeAlias = tuple[tuple[str, str], tuple[str, str]]
+"""A table and column, and the table and column that it points to."""
 
 TYPES = {"t": "text", "i": "int", "r": "real", "d": "date"}
 _Named = TypeVar("_Named", "Column", "Table")
@@ -78,6 +80,21 @@ class Database:
 def everything(schema: Database) -> Selection:
     """All tables with all columns."""
     return {table.name: tuple(column.name for column in table.columns) for table in schema.tables}
+
+
+def foreign_keys(schema: Database) -> Iterator[ForeignKey]:
+    """Each column that points to another one: its place, and the other's; both as the schema spells them."""
+    places = {
+        (table.name.casefold(), column.name.casefold()): (table.name, column.name)
+        for table in schema.tables
+        for column in table.columns
+    }
+    for table in schema.tables:
+        for column in table.columns:
+            if column.references:
+                target = places.get((column.references[0].casefold(), column.references[1].casefold()))
+                if target:
+                    yield (table.name, column.name), target
 
 
 def parse_database(name: str, text: str) -> Database:

@@ -13,7 +13,7 @@ from typing import Any
 from deltatune.apps.tab.results import Result
 from deltatune.comparing.interval import Interval, interval
 from deltatune.errors import DataError
-from deltatune.io.atomic import atomic_files
+from deltatune.io.atomic import write_json
 
 __all__ = ["Paired", "Score", "TabReport", "read_report", "shots_text"]
 
@@ -165,9 +165,7 @@ class TabReport:
 
     def save(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        with atomic_files(file.parent) as scratch:
-            text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
-            (scratch / file.name).write_text(text + "\n", encoding="utf-8")
+        write_json(file, self.to_dict())
 
 
 def read_report(file: Path) -> TabReport:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deltatune.apps.tab.report import Score, TabReport, shots_text
+from deltatune.markdown import table_lines
 
 __all__ = ["markdown", "remarks", "rich_table"]
 
@@ -18,14 +19,13 @@ __all__ = ["markdown", "remarks", "rich_table"]
 def markdown(report: TabReport) -> str:
     """The setting, the table, and what there is to know of it."""
     heads = _heads(report)
-    aligned = ["---", "---", *("---:" for _ in heads[2:])]
     rows = (
         [data, model, *(f"**{text}**" if best else text for text, best in cells), seconds]
         for data, model, cells, seconds in _rows(report)
     )
     parts = [
         [f"- {name}: {value}" for name, value in report.about.items() if value is not None],
-        [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (heads, aligned, *rows)],
+        table_lines(heads, rows, left=2),
         [f"- {line}" for line in remarks(report)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"

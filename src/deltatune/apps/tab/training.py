@@ -23,6 +23,7 @@ from deltatune.attachment.stacks import in_mode
 from deltatune.errors import ConfigError
 from deltatune.io.bases import Base
 from deltatune.methods.base import Method
+from deltatune.train.rounds import rounds, up_and_down
 
 __all__ = ["EPOCHS", "RowsLoss", "Scorer", "Training", "train"]
 
@@ -119,9 +120,9 @@ def _optimise(model: nn.Module, loss: RowsLoss, training: Training, shots: int) 
     trained = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups)
     dt.on_step(model, optimizer, total_steps=steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: up_and_down(step, steps))
     losses: list[float] = []
-    for rows in _drawn(shots, steps, training):
+    for rows in rounds(range(shots), min(training.batch, shots), steps, random.Random(training.seed)):
         value = loss(rows)
         value.backward()
         nn.utils.clip_grad_norm_(trained, CLIP)
@@ -130,20 +131,3 @@ def _optimise(model: nn.Module, loss: RowsLoss, training: Training, shots: int) 
         scheduler.step()
         losses.append(value.item())
     return losses
-
-
-def _drawn(shots: int, steps: int, training: Training) -> Iterator[list[int]]:
-    """The shots of each step, every one once before any comes again."""
-    rng = random.Random(training.seed)
-    waiting: list[int] = []
-    for _ in range(steps):
-        while len(waiting) < min(training.batch, shots):
-            waiting = [*rng.sample(range(shots), shots), *waiting]
-        cut = len(waiting) - min(training.batch, shots)
-        yield waiting[cut:]
-        waiting = waiting[:cut]
-
-
-def _rate(step: int, steps: int) -> float:
-    rising = max(1, steps // 10)
-    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))

@@ -150,9 +150,9 @@ def test_training_finds_what_it_was_shown(base: str, method: dt.Method | None) -
     found = linker(base, method)
     schemas = {"school": SCHOOL}
     before = recall(found, EXAMPLES, schemas, tables=1, columns=1)
-    losses = train(found, EXAMPLES, schemas, Training(steps=60, batch=7, lr=2e-2))
+    losses = train(found, EXAMPLES, schemas, Training(steps=90, batch=7, lr=2e-2))
     after = recall(found, EXAMPLES, schemas, tables=1, columns=1)
-    assert losses[-1] < losses[0] / 4
+    assert losses[-1] < losses[0] / 10
     assert after.tables[1] == pytest.approx(7 / 9)  # one question is about three tables, and only one can be first
     assert after.tables[1] > before.tables[1]
     assert after.columns[1] > before.columns[1]

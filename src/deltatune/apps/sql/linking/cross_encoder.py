@@ -20,6 +20,7 @@ import deltatune as dt
 from deltatune.apps.sql.linking.pieces import Piece, cut
 from deltatune.apps.sql.linking.ranking import Ranking
 from deltatune.apps.sql.schema import Database
+from deltatune.attachment.stacks import evaluating
 from deltatune.errors import ConfigError, FileFormatError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.bases import Base
@@ -132,20 +133,14 @@ class CrossEncoder:
         tables = [dict.fromkeys((table.name for table in schema.tables), -torch.inf) for _ in questions]
         columns: list[dict[str, dict[str, float]]] = [{table.name: {} for table in schema.tables} for _ in questions]
         pairs = [(i, piece) for i in range(len(questions)) for piece in pieces]
-        model = self.base.model
-        training = model.training
-        model.eval()
-        try:
+        with evaluating(self.base.model), torch.no_grad():
             for batch in self.batches([(questions[i], piece) for i, piece in pairs]):
-                with torch.no_grad():
-                    scores = self.score([(questions[pairs[n][0]], pairs[n][1]) for n in batch])
+                scores = self.score([(questions[pairs[n][0]], pairs[n][1]) for n in batch])
                 said = iter(scores.columns.sigmoid().tolist())
                 for n, chance in zip(batch, scores.tables.sigmoid().tolist(), strict=True):
                     i, piece = pairs[n]
                     tables[i][piece.table] = max(tables[i][piece.table], chance)
                     columns[i][piece.table].update((span.column, next(said)) for span in piece.spans)
-        finally:
-            model.train(training)
         return [Ranking(schema, tables[i], columns[i]) for i in range(len(questions))]
 
     def batches(self, pairs: Sequence[tuple[str, Piece]]) -> Iterator[list[int]]:

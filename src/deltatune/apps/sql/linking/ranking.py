@@ -6,9 +6,9 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
-from deltatune.apps.sql.schema import Database, Selection
+from deltatune.apps.sql.schema import Database, ForeignKey, Selection, foreign_keys
 from deltatune.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Ranking:
                 raise ConfigError(f"{name}: expected at least 1, found {number}; keep more")
         chosen = self.best_tables()[:tables]
         kept = {table: set(self.best_columns(table)[:columns]) for table in chosen}
-        keys = list(_keys(self.schema))
+        keys = list(foreign_keys(self.schema))
         for bridge in self._bridges(chosen, keys):
             kept[bridge] = set()
         for (table, column), (other, target) in keys:
@@ -89,7 +89,7 @@ class Ranking:
             columns[match.table][match.column] = _either(columns[match.table][match.column], chance)
         return replace(self, tables=tables, columns=columns)
 
-    def _bridges(self, chosen: Sequence[str], keys: Sequence[_Key]) -> Iterator[str]:
+    def _bridges(self, chosen: Sequence[str], keys: Sequence[ForeignKey]) -> Iterator[str]:
         """The tables that join those of the chosen ones that no keys join."""
         joined = {frozenset((table, other)) for (table, _), (other, _) in keys}
         groups = {table: {table} for table in chosen}
@@ -115,24 +115,6 @@ class Linker(Protocol):
 
     def rank(self, questions: Sequence[str], schema: Database) -> list[Ranking]:
         """A ranking for each question."""
-
-
-_Key: TypeAlias = tuple[tuple[str, str], tuple[str, str]]
-
-
-def _keys(schema: Database) -> Iterator[_Key]:
-    """Each column that points to another one: its place, and the other's; both as the schema spells them."""
-    places = {
-        (table.name.casefold(), column.name.casefold()): (table.name, column.name)
-        for table in schema.tables
-        for column in table.columns
-    }
-    for table in schema.tables:
-        for column in table.columns:
-            if column.references:
-                target = places.get((column.references[0].casefold(), column.references[1].casefold()))
-                if target:
-                    yield (table.name, column.name), target
 
 
 def _either(one: float, other: float) -> float:

@@ -19,7 +19,9 @@ from deltatune.apps.sql.linking.cross_encoder import CrossEncoder
 from deltatune.apps.sql.linking.gold import gold, schema_of
 from deltatune.apps.sql.linking.pieces import Piece
 from deltatune.apps.sql.schema import Database, Selection
+from deltatune.attachment.stacks import in_mode
 from deltatune.errors import ConfigError
+from deltatune.train.rounds import rounds, up_and_down
 
 __all__ = ["Training", "focal_loss", "train"]
 
@@ -106,11 +108,10 @@ def train(
     linker.delta.unfreeze()
     optimizer = torch.optim.AdamW(dt.parameter_groups(model, training.lr))
     hooks = dt.on_step(model, optimizer, total_steps=training.steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, training.steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: up_and_down(step, training.steps))
     losses: list[float] = []
-    model.train()
     try:
-        with torch.random.fork_rng(devices=[]), _bar(console) as bar:
+        with in_mode(model, training=True), torch.random.fork_rng(devices=[]), _bar(console) as bar:
             torch.manual_seed(training.seed)
             task = bar.add_task("", total=training.steps, loss="")
             for batch in _drawn(asked, training):
@@ -122,7 +123,6 @@ def train(
                 bar.update(task, advance=1, loss=f"loss {losses[-1]:.4f}")
     finally:
         hooks.remove()
-        model.eval()
         linker.delta.freeze()
     return losses
 
@@ -162,11 +162,7 @@ def _asked(example: Example, schemas: Mapping[str, Database]) -> _Asked:
 def _drawn(asked: Sequence[_Asked], training: Training) -> Iterator[list[tuple[_Asked, Database]]]:
     """The questions of each step, every one once before any comes again, each with a part of its schema."""
     rng = random.Random(training.seed)
-    waiting: list[_Asked] = []
-    for _ in range(training.steps):
-        while len(waiting) < training.batch:
-            waiting = [*rng.sample(asked, len(asked)), *waiting]
-        taken, waiting = waiting[-training.batch :], waiting[: -training.batch]
+    for taken in rounds(asked, training.batch, training.steps, rng):
         yield [(each, _part(each, training, rng)) for each in taken]
 
 
@@ -213,11 +209,6 @@ def _step(linker: CrossEncoder, pairs: Sequence[_Pair], training: Training) -> f
 def _loss(logits: Tensor, wanted: Sequence[bool], training: Training) -> Tensor:
     target = torch.tensor(wanted, dtype=logits.dtype, device=logits.device)
     return focal_loss(logits, target, gamma=training.gamma, alpha=training.alpha).sum()
-
-
-def _rate(step: int, steps: int) -> float:
-    rising = max(1, steps // 10)
-    return min((step + 1) / rising, (steps - step) / max(1, steps - rising))
 
 
 def _bar(console: Console | None) -> Progress:

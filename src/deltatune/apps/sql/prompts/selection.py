@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from deltatune.apps.sql.schema import Database, Selection, Table
+from deltatune.apps.sql.schema import Database, Selection, Table, foreign_keys
 
 __all__ = ["with_fillers"]
 
@@ -42,12 +42,5 @@ def _filled(table: Table, needed: set[str], columns: int, rng: random.Random) ->
 
 def _joined_by(table: Table, kept: set[str], schema: Database) -> set[str]:
     """The columns by which a table is joined to the others that are kept."""
-    own = {column.name for column in table.columns if column.references and column.references[0] in kept}
-    targets = {
-        column.references[1]
-        for other in schema.tables
-        if other.name in kept
-        for column in other.columns
-        if column.references and column.references[0] == table.name
-    }
-    return own | targets
+    ends = (key for key in foreign_keys(schema) if {key[0][0], key[1][0]} <= kept)
+    return {column for key in ends for name, column in key if name == table.name}

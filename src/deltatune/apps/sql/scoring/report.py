@@ -14,7 +14,7 @@ from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.scoring.scores import Outcome, Scores, scores
 from deltatune.apps.sql.scoring.share import Paired, Share, paired
 from deltatune.errors import DataError
-from deltatune.io.atomic import atomic_files
+from deltatune.io.atomic import write_json
 
 __all__ = ["Report", "read_report"]
 
@@ -90,9 +90,7 @@ class Report:
 
     def save(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        with atomic_files(file.parent) as scratch:
-            text = json.dumps(self.to_dict(), ensure_ascii=False, indent=1)
-            (scratch / file.name).write_text(text + "\n", encoding="utf-8")
+        write_json(file, self.to_dict())
 
 
 def read_report(file: Path) -> Report:

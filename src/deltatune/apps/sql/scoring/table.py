@@ -11,6 +11,7 @@ from rich.text import Text
 from deltatune.apps.sql.scoring.report import Report
 from deltatune.apps.sql.scoring.scores import scores_by
 from deltatune.apps.sql.scoring.share import Paired, Share
+from deltatune.markdown import table_lines
 
 __all__ = ["markdown", "remarks", "rich_table"]
 
@@ -21,9 +22,9 @@ def markdown(report: Report) -> str:
     """The setting, the table, execution accuracy by difficulty, and what the differences are worth."""
     parts = [
         [f"- {name}: {value}" for name, value in report.about.items()],
-        _lines(HEADS, _rows(report)),
+        table_lines(HEADS, _rows(report), left=2),
         ["Execution accuracy by difficulty:"],
-        _lines(*_by_difficulty(report)),
+        table_lines(*_by_difficulty(report), left=2),
         [f"- {line}" for line in remarks(report)],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
@@ -93,9 +94,3 @@ def _interval(found: Share) -> str:
 def _change(found: Paired) -> str:
     close = " ≈" if found.verdict == "not told apart" else ""
     return f"{100 * found.difference:+.1f}{close}"
-
-
-def _lines(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[str, ...]]) -> list[str]:
-    marks = tuple("---" if place < 2 else "---:" for place in range(len(heads)))
-    cells = ([cell.replace("|", "\\|") for cell in row] for row in (heads, marks, *rows))
-    return [f"| {' | '.join(row)} |" for row in cells]
