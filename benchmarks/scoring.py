@@ -5,6 +5,9 @@ SmolLM2-135M in float32 with LoRA of rank 8 on query and value, tokens drawn fro
 - *scoring*: 3 questions of 20 tokens under a template of 120, each with 4 candidate answers of 3 tokens of which two
   begin alike. deltatune is `dt.score_answers`. *padded* is every prompt with every answer, the 4 of a question in a
   batch, through the model's own `forward`; *padded, few logits* is the same with `logits_to_keep` at the answers.
+- *rows*: 16 rows of the heart data set as text, each with its question and two answers. deltatune is `class_scores`,
+  which `deltatune.apps.tab` scores classes with; *one by one* is a pass for each answer of each row, *padded* is 8 such
+  passes in a batch, both through the model's own `forward`.
 - *writing*: 8 questions of 20 to 40 tokens under a schema of 200, gone on from greedily by 8 tokens. deltatune is
   `prefill` before `generate`, with the check that the model allows it; *generate* is without.
 
@@ -32,25 +35,35 @@ import torch
 from torch import Tensor
 
 import deltatune as dt
+from deltatune.apps.tab.datasets import load_dataset
+from deltatune.apps.tab.scoring import class_scores
+from deltatune.apps.tab.serialize import Serializer
+from deltatune.apps.tab.task import Task
+from deltatune.io.bases import Base
 from deltatune.packing.prefill import prefill, why_no_prefill
 from deltatune.train.collate import Collator
+from deltatune.train.complete import chunks
 from starts import base_of
 
 Side = Callable[[], Any]
 OURS = "deltatune"
 NEW = 8
 """How many tokens are written."""
+ROWS = 16
+"""How many rows of a table are scored."""
 
 
 def main(rounds: str = "3") -> dict[str, Any]:
     """Both cases, each with so many measured rounds."""
-    model: Any = base_of("lora q,v").model
+    base = base_of("lora q,v")
+    model: Any = base.model
     delta = dt.attach(model, dt.LoRA(r=8, alpha=16, targets=("query", "value")))
     with torch.no_grad():
         for parameter in delta.parameters():
             parameter.normal_(std=0.01)
         return {
             "scoring": compared(model, scorers(model, Random(0)), "answers/s", 12, int(rounds), 1e-3),
+            "rows": compared(model, tables(base), "rows/s", ROWS, int(rounds), 1e-3),
             "writing": compared(model, writers(model, Random(1)), "tokens/s", 8 * NEW, int(rounds), 0),
         }
 
@@ -76,6 +89,33 @@ def scorers(model: Any, random: Random) -> dict[str, Side]:
         return [score.log_probability for each in dt.score_answers(model, prompts, answers) for score in each]
 
     return {OURS: ours, "padded": lambda: padded(few=False), "padded, few logits": lambda: padded(few=True)}
+
+
+def tables(base: Base) -> dict[str, Side]:
+    """What each side does to score the classes of rows; it returns the mean log-likelihood of each answer."""
+    data = load_dataset("heart")
+    frame = data.frame.iloc[:ROWS]
+    task = Task(data.question, data.answers)
+    prompts = task.prompts(base, Serializer(units=data.units).fit(frame).texts(frame))
+    answers = task.answer_tokens(base)
+    model: Any = base.model
+    collate = Collator(0)
+
+    def passes(size: int) -> list[float]:
+        found: list[float] = []
+        for pairs in chunks([(prompt, answer) for prompt in prompts for answer in answers], size):
+            batch = collate([{"input_ids": prompt + answer} for prompt, answer in pairs])
+            likely = model(**batch, use_cache=False).logits.log_softmax(dim=-1)
+            for row, (prompt, answer) in zip(likely, pairs, strict=True):
+                columns = torch.arange(len(answer)) + len(prompt) - 1
+                found.append(row[columns, torch.tensor(answer)].mean().item())
+        return found
+
+    def ours() -> list[float]:
+        scores: list[float] = class_scores(base, prompts, answers).flatten().tolist()
+        return scores
+
+    return {OURS: ours, "one by one": lambda: passes(1), "padded": lambda: passes(8)}
 
 
 def writers(model: Any, random: Random) -> dict[str, Side]:

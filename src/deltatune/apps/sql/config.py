@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, model_validator
 
+from deltatune.apps.sql.naming import Names
 from deltatune.apps.sql.prompts.prompt import PromptStyle
+from deltatune.apps.sql.questions.difficulty import Difficulty
 from deltatune.errors import ConfigError
 from deltatune.train.config import SHORT, BaseSpec, DeltaSpec, Section, Share, Text, TrainSpec, Whole
 from deltatune.train.config_file import load_settings
@@ -39,6 +41,8 @@ class QuestionsSpec(Section):
     """Questions to make of each training template, for those of the databases that templates ask."""
     synthetic: Count = 0
     """Questions to make for each database from its schema and values alone."""
+    hardest: Difficulty = "extra"
+    """Make none that are harder: easy, medium, hard or extra."""
     paraphrases: Count = 0
     """Other wordings to add of each question."""
     files: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -66,15 +70,19 @@ class PromptSpec(Section):
     """Tokens that a prompt may have; what does not fit is left out, the least important first."""
     answer: Literal["sql", "skeleton", "reasoning"] = "sql"
     """What to write: the SQL, its skeleton before it, or the steps that lead to it."""
+    names: Names = "own"
+    """What tables and columns are called: by the database's own names, or in words, by what their comments say. What
+    the model writes is put back."""
     joins: bool = True
-    """Let the model write joins. false: it writes none where they follow from the columns, and they are put in."""
+    """Let the model write joins. false: it writes none where they follow from the columns, and they are put in; the
+    prompt then says nothing of keys."""
     share: Whole = 8
     """Training shows the same tables and columns to so many questions, if they have what these need. What their prompts
     begin with alike runs once."""
 
     def style(self) -> PromptStyle:
         """As prompts are written."""
-        return PromptStyle(self.comments, self.samples, self.budget)
+        return PromptStyle(self.comments, self.samples, keys=self.joins, budget=self.budget)
 
 
 class LinkerSpec(Section):

@@ -11,6 +11,7 @@ from deltatune.apps.sql.augment import paraphrase
 from deltatune.apps.sql.config import DatasetSpec, QuestionsSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.questions import questions
+from deltatune.apps.sql.questions.difficulty import no_harder
 from deltatune.apps.sql.readers import read_dataset
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.split import split_templates
@@ -87,7 +88,11 @@ def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Examp
     kept_away = held_out([*split_templates("dev"), *split_templates("test")]) if spec.synthetic else frozenset()
     for name, source in sources.items():
         reader = source.reader
-        templates = [template for template in split_templates("train") if template.database == name]
+        templates = [
+            template
+            for template in split_templates("train")
+            if template.database == name and no_harder(template.difficulty, spec.hardest)
+        ]
         if spec.templates:
             yield from questions(reader, templates, per_template=spec.templates, seed=spec.seed)
         if spec.synthetic:
@@ -96,6 +101,7 @@ def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Examp
                 count=spec.synthetic,
                 seed=spec.seed,
                 exclude=kept_away,
+                hardest=spec.hardest,
             )
     for file in spec.files:
         yield from read_questions(Path(file))

@@ -39,6 +39,7 @@ def open_writer(
         tables=prompt.tables,
         columns=prompt.columns,
         values=prompt.values,
+        names=prompt.names,
         count=lambda text: len(base.tokenizer(text)["input_ids"]),
     )
     return Writer(base, prompter, answer=prompt.answer, joins=prompt.joins)

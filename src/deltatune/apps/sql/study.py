@@ -62,8 +62,9 @@ def study(
 ) -> Report:
     """Ask all questions at each stage and judge the answers by what they return.
 
-    ``base`` is the model without its deltas, told all tables that 4,096 tokens hold and nothing of the values;
-    ``+ linking`` shows it what the linker keeps and the values found; ``+ fine-tuning`` puts the deltas on;
+    ``base`` is the model without its deltas, told all tables that 4,096 tokens hold, by the database's own names, and
+    nothing of the values; ``+ linking`` shows it what the linker keeps, in words if the settings say so, and the values
+    found; ``+ fine-tuning`` puts the deltas on;
     ``+ calibration`` mends the very same answers; ``+ self-consistency`` takes a vote of several.
 
     Args:
@@ -147,9 +148,11 @@ class _Drafts:
 
     def _texts(self, stage: Stage, tell: Callable[[int], object] | None) -> Texts:
         prompter, base = self.writer.prompter, self.writer.base
+        if not stage.tuned:  # it writes joins itself
+            prompter = replace(prompter, style=replace(prompter.style, keys=True))
         if not stage.linked:
             style = replace(prompter.style, budget=WHOLE)
-            prompter = replace(prompter, linker=None, values=False, style=style)
+            prompter = replace(prompter, linker=None, values=False, names="own", style=style)
         own = self.writer
         if stage.tuned:
             writer = Writer(base, prompter, answer=own.answer, joins=own.joins, max_new_tokens=own.max_new_tokens)

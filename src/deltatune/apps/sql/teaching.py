@@ -12,6 +12,7 @@ from deltatune.apps.sql.augment.joinless import without_joins
 from deltatune.apps.sql.config import PromptSpec
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.linking.gold import gold
+from deltatune.apps.sql.naming import Naming
 from deltatune.apps.sql.prompts.prompt import write_prompt
 from deltatune.apps.sql.prompts.prompting import MATCHES, said_values
 from deltatune.apps.sql.prompts.selection import with_fillers
@@ -49,22 +50,23 @@ def lessons(
         source, dialect = sources[name], sources[name].reader.dialect
         needed = [gold(example, source.schema) for example in own]
         rng = random.Random(f"{seed}:{name}")
+        naming = Naming.of(source.schema, spec.names)
         for example, shown in zip(own, shown_together(needed, source.schema, spec, rng), strict=True):
             matches = source.matches(example.question, MATCHES) if spec.values else []
             prompt = write_prompt(
                 example.question,
-                source.schema,
-                shown,
+                naming.told,
+                naming.selection(shown),
                 dialect=dialect,
-                values=said_values(matches, shown),
+                values=said_values(matches, shown, naming),
                 evidence=example.evidence,
                 style=spec.style(),
                 count=count,
             )
             sql = example.sql_for(dialect)
             sql = sql if spec.joins else without_joins(sql, dialect, source.schema)
-            written = replace(example, sql=sql, dialect=dialect)
-            yield {"prompt": prompt, "completion": completion(written, spec.answer, source.schema)}
+            written = replace(example, sql=naming.tell(sql, dialect, source.schema), dialect=dialect)
+            yield {"prompt": prompt, "completion": completion(written, spec.answer, naming.told)}
 
 
 def shown_together(

@@ -9,6 +9,7 @@ import torch
 
 from deltatune.apps.sql.augment import Style, sql_of
 from deltatune.apps.sql.augment.joinless import with_joins
+from deltatune.apps.sql.naming import Naming
 from deltatune.apps.sql.prompts.prompting import Prompter
 from deltatune.apps.sql.source import Source
 from deltatune.train.complete import chunks, complete
@@ -79,18 +80,19 @@ class Writer:
         prompts = [prompt_tokens(self.base, text) for text in self.prompter.prompts(questions, source, evidence)]
         order = sorted(range(len(prompts)), key=lambda number: prompts[number])  # alike beginnings together
         written: list[list[str]] = [[] for _ in prompts]
+        naming = self.prompter.naming(source.schema)
         size = max(1, batch_size // samples)
         for batch in chunks(order, size):
             for number, texts in zip(
                 batch, self._batch([prompts[n] for n in batch], samples, temperature, seed), strict=True
             ):
-                written[number] = [self._sql(text, source) for text in texts]
+                written[number] = [self._sql(text, source, naming) for text in texts]
             if progress is not None:
                 progress(len(batch))
         return written
 
-    def _sql(self, text: str, source: Source) -> str:
-        sql = sql_of(text, self.answer)
+    def _sql(self, text: str, source: Source, naming: Naming) -> str:
+        sql = naming.mean(sql_of(text, self.answer))
         return sql if self.joins else with_joins(sql, source.reader.dialect, source.schema)
 
     def _batch(

@@ -19,12 +19,17 @@ FUNDS = database("funds")
     [
         (
             "SELECT n.unit_nav FROM mf_nav AS n JOIN mf_info AS i ON n.fnd_code = i.fnd_code WHERE i.fnd_abbr = 'A'",
-            "SELECT mf_nav.unit_nav FROM mf_nav WHERE mf_info.fnd_abbr = 'A'",
+            "SELECT unit_nav FROM mf_nav WHERE fnd_abbr = 'A'",
         ),
         (
             "SELECT c.co_abbr, AVG(p.ret_1y) FROM mf_perf AS p JOIN mf_info AS i ON p.fnd_code = i.fnd_code "
             "JOIN mf_company AS c ON i.co_code = c.co_code GROUP BY c.co_abbr",
-            "SELECT mf_company.co_abbr, AVG(mf_perf.ret_1y) FROM mf_perf GROUP BY mf_company.co_abbr",
+            "SELECT co_abbr, AVG(ret_1y) FROM mf_perf GROUP BY co_abbr",
+        ),
+        # Both tables have a day of foundation, and the fund's is meant.
+        (
+            "SELECT c.city, i.est_dt FROM mf_company AS c JOIN mf_info AS i ON c.co_code = i.co_code",
+            "SELECT mf_company.city, mf_info.est_dt FROM mf_company",
         ),
         ("SELECT COUNT(*) FROM mf_info WHERE fnd_type = 'bond'", None),
         # Nothing but the count tells of the second table.

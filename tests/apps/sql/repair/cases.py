@@ -309,6 +309,14 @@ CASES = (
     Case("macro", "SELECT region_name FROM mc_region", "SELECT reg_name FROM mc_region", "column"),
     Case("macro", "SELECT reg_nme, capitl FROM mc_region", "SELECT reg_name, capital FROM mc_region", "column column"),
     Case("macro", "SELECT MAX(unemployment_rate) FROM mc_labor", "SELECT MAX(unemp_rt) FROM mc_labor", "column"),
+    # A name in words: what one column of the table is about, and what another table's column means word for word.
+    Case("equities", "SELECT revenue FROM eq_inc", "SELECT opr_rev FROM eq_inc", "column"),
+    Case(
+        "funds",
+        "SELECT short_name_of_fund_company FROM mf_info",
+        "SELECT mf_company.co_abbr FROM mf_info JOIN mf_company ON mf_info.co_code = mf_company.co_code",
+        "column join",
+    ),
     Case(
         "macro",
         "SELECT g.reg_name, r.gdp_nom FROM mc_gdp AS g JOIN mc_region AS r ON g.reg_code = r.reg_code",

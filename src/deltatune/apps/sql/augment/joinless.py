@@ -7,7 +7,9 @@ et al. 2021, https://arxiv.org/abs/2109.05153). Of::
 
 this is left, from which the query comes back::
 
-    SELECT mf_nav.unit_nav FROM mf_nav WHERE mf_info.fnd_abbr = 'Alpha'
+    SELECT unit_nav FROM mf_nav WHERE fnd_abbr = 'Alpha'
+
+A column is called by its table where it would be taken for another one's.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
+from deltatune.apps.sql.repair.columns import led_elsewhere
 from deltatune.apps.sql.repair.joins import needed_joins
+from deltatune.apps.sql.repair.scopes import Sight, sights
 from deltatune.apps.sql.resolve import origin
 from deltatune.apps.sql.schema import Database
 from deltatune.apps.sql.scoring.exact_set import components
@@ -35,37 +39,52 @@ def without_joins(sql: str, dialect: str, schema: Database) -> str:
         schema: of its database.
     """
     tree = sqlglot.parse_one(sql, read=dialect)
-    short = tree.copy()
-    for scope in traverse_scope(short):
-        _shorten(scope, schema)
-    found = short.sql(dialect=dialect)
-    try:
-        back = sqlglot.parse_one(with_joins(found, dialect, schema), read=dialect)
-        same = components(back, schema, values=True) == components(tree, schema, values=True)
-    except (DataError, SqlglotError):
-        return sql
-    return found if same else sql
+    whole = components(tree, schema, values=True)
+    for bare in (True, False):
+        short = tree.copy()
+        for scope in traverse_scope(short):
+            _shorten(scope, schema, bare=bare)
+        found = short.sql(dialect=dialect)
+        try:
+            back = sqlglot.parse_one(with_joins(found, dialect, schema), read=dialect)
+            if components(back, schema, values=True) == whole:
+                return found
+        except (DataError, SqlglotError):
+            continue
+    return sql
 
 
 def with_joins(sql: str, dialect: str, schema: Database) -> str:
     """The query with the joins that its columns ask for; what does not parse is left as it is."""
     try:
         tree = sqlglot.parse_one(sql, read=dialect)
+        if not isinstance(tree, exp.Query):
+            return sql
+        for sight in sights(tree, schema):
+            _tell_apart(sight, schema)
+        return tree.sql(dialect=dialect) if needed_joins(tree, schema) else sql
     except SqlglotError:
         return sql
-    if not isinstance(tree, exp.Query) or not needed_joins(tree, schema):
-        return sql
-    return tree.sql(dialect=dialect)
 
 
-def _shorten(scope: Scope, schema: Database) -> None:
-    """Call columns by the tables that they are from, and leave one table."""
+def _shorten(scope: Scope, schema: Database, *, bare: bool) -> None:
+    """Leave one table, and call columns by their own names alone, or by the tables that they are from."""
     select = scope.expression
     if not isinstance(select, exp.Select) or not select.args.get("joins"):
         return
     places = [(column, origin(column, scope, schema)) for column in scope.columns]
     for column, place in places:
         if place is not None:
-            column.set("table", exp.to_identifier(place[0].name))
+            column.set("table", None if bare else exp.to_identifier(place[0].name))
     select.args["from_"].this.set("alias", None)
     select.set("joins", None)
+
+
+def _tell_apart(sight: Sight, schema: Database) -> None:
+    """Call columns by their tables if one is of a table that the query does not read yet."""
+    bare = [column for column in sight.columns() if not column.table]
+    missing = [column for column in bare if not sight.knows(column)]
+    led = [column for column in missing if led_elsewhere(column, sight, schema)]
+    for column in bare if led else ():
+        if not column.table and (owners := sight.owners(column.name)):
+            column.set("table", exp.to_identifier(owners[0].alias))

@@ -21,11 +21,13 @@ class PromptStyle:
     Args:
         comments: what tables and columns mean.
         samples: how many values of each column.
+        keys: which columns are keys, and what they point to: what joins are written by.
         budget: tokens that a prompt may have; `None`: any number.
     """
 
     comments: bool = True
     samples: int = 2
+    keys: bool = True
     budget: int | None = 1024
 
 
@@ -60,7 +62,7 @@ def write_prompt(
     """
     tail = _tail(question, values, evidence)
     for shown, less in _less_and_less(selection, schema, style):
-        about = schema_text(schema, shown, comments=less.comments, samples=less.samples)
+        about = schema_text(schema, shown, comments=less.comments, samples=less.samples, keys=less.keys)
         text = f"{NAMES.get(dialect, dialect)} tables:\n{about}\n\n{tail}"
         if count is None or style.budget is None or count(text) <= style.budget:
             return text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deltatune.apps.sql.linking import Linker, ValueMatch
+from deltatune.apps.sql.naming import Names, Naming
 from deltatune.apps.sql.prompts.prompt import PromptStyle, write_prompt
-from deltatune.apps.sql.schema import Selection, everything
+from deltatune.apps.sql.schema import Database, Selection, everything
 from deltatune.apps.sql.source import Source
 
 __all__ = ["MATCHES", "Prompter", "said_values"]
@@ -26,6 +28,7 @@ class Prompter:
         tables: how many tables the linker keeps. Default: 3.
         columns: how many columns of each. Default: 7.
         values: whether to look for values of the database in the question. Default: true.
+        names: what tables and columns are called. Default: "own".
         count: how many tokens a text has; without it the budget does not count.
     """
 
@@ -34,6 +37,7 @@ class Prompter:
     tables: int = 3
     columns: int = 7
     values: bool = True
+    names: Names = "own"
     count: Callable[[str], int] | None = None
 
     def prompts(self, questions: Sequence[str], source: Source, evidence: Sequence[str] = ()) -> list[str]:
@@ -49,13 +53,14 @@ class Prompter:
         """
         matches = [source.matches(question, MATCHES) if self.values else [] for question in questions]
         kept = self._selections(questions, source, matches)
+        naming = self.naming(source.schema)
         return [
             write_prompt(
                 question,
-                source.schema,
-                selection,
+                naming.told,
+                naming.selection(selection),
                 dialect=source.reader.dialect,
-                values=said_values(found, selection),
+                values=said_values(found, selection, naming),
                 evidence=also,
                 style=self.style,
                 count=self.count,
@@ -64,6 +69,10 @@ class Prompter:
                 questions, kept, matches, evidence or [""] * len(questions), strict=True
             )
         ]
+
+    def naming(self, schema: Database) -> Naming:
+        """What the prompts call everything in a database."""
+        return Naming.of(schema, self.names)
 
     def _selections(
         self, questions: Sequence[str], source: Source, matches: Sequence[Sequence[ValueMatch]]
@@ -77,10 +86,16 @@ class Prompter:
         ]
 
 
-def said_values(matches: Sequence[ValueMatch], selection: Selection) -> list[str]:
-    """Values that were found in a question as conditions, as far as their columns are shown."""
-    return [
-        f"{match.table}.{match.column} = '{match.value.replace(chr(39), 2 * chr(39))}'"
-        for match in matches
-        if match.column in selection.get(match.table, ())
-    ]
+def said_values(matches: Sequence[ValueMatch], selection: Selection, naming: Naming) -> list[str]:
+    """Values that were found in a question as conditions, as far as their columns are shown.
+
+    A column is called by its table if another one that is shown has the same name.
+    """
+    shown = Counter(naming.columns[table, column] for table, columns in selection.items() for column in columns)
+    found = []
+    for match in matches:
+        if match.column in selection.get(match.table, ()):
+            column = naming.columns[match.table, match.column]
+            place = column if shown[column] == 1 else f"{naming.tables[match.table]}.{column}"
+            found.append(f"{place} = '{match.value.replace(chr(39), 2 * chr(39))}'")
+    return found

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from sqlglot import exp
 
-__all__ = ["DIFFICULTIES", "Difficulty", "difficulty"]
+__all__ = ["DIFFICULTIES", "Difficulty", "difficulty", "no_harder"]
 
 Difficulty: TypeAlias = Literal["easy", "medium", "hard", "extra"]
 DIFFICULTIES: tuple[Difficulty, ...] = ("easy", "medium", "hard", "extra")
@@ -50,3 +50,8 @@ def difficulty(tree: exp.Expr) -> Difficulty:
     ):
         return "hard"
     return "extra"
+
+
+def no_harder(found: Difficulty, hardest: Difficulty) -> bool:
+    """Whether a query is at most so hard."""
+    return DIFFICULTIES.index(found) <= DIFFICULTIES.index(hardest)

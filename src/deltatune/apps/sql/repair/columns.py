@@ -12,7 +12,7 @@ from deltatune.apps.sql.repair.report import Repair, shown
 from deltatune.apps.sql.repair.scopes import Sight, Source, sights
 from deltatune.apps.sql.schema import Database, Table
 
-__all__ = ["known_columns"]
+__all__ = ["known_columns", "led_elsewhere"]
 
 AFAR = 0.8  # how alike a name has to be to one of a table that the query does not read
 
@@ -24,7 +24,8 @@ def known_columns(tree: exp.Query, schema: Database) -> list[Repair]:
         for column in sight.columns():
             before = shown(column)
             if not sight.knows(column):
-                kind = _owned(column, sight) or _elsewhere(column, sight, schema) or _renamed(column, sight, schema)
+                ways = (_owned, led_elsewhere, _meant, _renamed)
+                kind = next((kind for way in ways if (kind := way(column, sight, schema))), None)
             else:
                 kind = _told_apart(column, sight)
             if kind and shown(column) != before:
@@ -32,7 +33,7 @@ def known_columns(tree: exp.Query, schema: Database) -> list[Repair]:
     return repairs
 
 
-def _owned(column: exp.Column, sight: Sight) -> str | None:
+def _owned(column: exp.Column, sight: Sight, schema: Database) -> str | None:
     """Name the source in sight that has the column, the first of several, and none that is compared with it."""
     around: Sight | None = sight
     while around is not None:
@@ -53,13 +54,32 @@ def _opposite(column: exp.Column) -> set[str]:
     return {each.table for each in node.find_all(exp.Column) if each is not column and each.name == column.name}
 
 
-def _elsewhere(column: exp.Column, sight: Sight, schema: Database) -> str | None:
-    """Name the table of the schema that has the column: the one that is the fewest joins away."""
+def led_elsewhere(column: exp.Column, sight: Sight, schema: Database) -> str | None:
+    """Name the table of the schema that has the column: the one that is the fewest joins away.
+
+    Returns:
+        the kind of repair; `None` if no table has it that can be joined, and the column is as it was.
+    """
     table = _table_with(column.name, sight, schema)
     if table is None:
         return None
     _name(column, table.column(column.name).name, table.name)
     return "owner"
+
+
+def _meant(column: exp.Column, sight: Sight, schema: Database) -> str | None:
+    """Take the column whose meaning the name says word for word, wherever it is."""
+    name = nearest_meaning(column.name, _comments(schema), bound=100)
+    if name is None:
+        return None
+    asked = sight.named(column.table) if column.table else None
+    if asked and asked.has(name):
+        _name(column, name, asked.alias)
+        return "column"
+    if owners := sight.owners(name):
+        _name(column, name, owners[0].alias if column.table or len(owners) > 1 else None)
+        return "column"
+    return _from_afar(column, name, sight, schema)
 
 
 def _renamed(column: exp.Column, sight: Sight, schema: Database) -> str | None:
@@ -74,13 +94,23 @@ def _renamed(column: exp.Column, sight: Sight, schema: Database) -> str | None:
     if made and not column.table:
         _name(column, made, None)
         return "column"
-    names = [each.name for table in schema.tables for each in table.columns]
-    name = nearest(column.name, names, AFAR)
-    table = _table_with(name, sight, schema) if name else None
-    if name and table:
-        _name(column, name, table.name)
-        return "column"
-    return None
+    comments = _comments(schema)
+    name = nearest(column.name, comments, AFAR) or nearest_meaning(column.name, comments)
+    return _from_afar(column, name, sight, schema) if name else None
+
+
+def _from_afar(column: exp.Column, name: str, sight: Sight, schema: Database) -> str | None:
+    """Take a column of a table that is not read yet."""
+    table = _table_with(name, sight, schema)
+    if table is None:
+        return None
+    _name(column, name, table.name)
+    return "column"
+
+
+def _comments(schema: Database) -> dict[str, str]:
+    """What the columns of all tables mean."""
+    return {column.name: column.comment for table in schema.tables for column in table.columns}
 
 
 def _told_apart(column: exp.Column, sight: Sight) -> str | None:

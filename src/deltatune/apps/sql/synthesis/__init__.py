@@ -15,7 +15,7 @@ from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
 from deltatune.apps.sql.examples import Example
-from deltatune.apps.sql.questions.difficulty import difficulty
+from deltatune.apps.sql.questions.difficulty import Difficulty, difficulty, no_harder
 from deltatune.apps.sql.run import Reader
 from deltatune.apps.sql.synthesis.grammar import CONSTRUCTS
 from deltatune.apps.sql.synthesis.lexicon import Lexicon
@@ -29,7 +29,14 @@ TRIES = 40  # draws for each example, before the database is given up
 EMPTY = 0.02  # share of queries without an answer that is kept
 
 
-def synthesize(reader: Reader, *, count: int, seed: int = 0, exclude: Container[str] = frozenset()) -> list[Example]:
+def synthesize(
+    reader: Reader,
+    *,
+    count: int,
+    seed: int = 0,
+    exclude: Container[str] = frozenset(),
+    hardest: Difficulty = "extra",
+) -> list[Example]:
     """Make examples for a database.
 
     The same seed and the same values give the same questions, whichever kind of database holds them: only the SQL is
@@ -40,6 +47,7 @@ def synthesize(reader: Reader, *, count: int, seed: int = 0, exclude: Container[
         count: how many examples to make; no two have the same question or the same SQL.
         seed: of everything that is drawn.
         exclude: SQL that must not be made, as `masked` has it; `held_out` gives it for templates.
+        hardest: the most difficult that are made. Default: "extra", any.
 
     Raises:
         ConfigError: the count is below 1.
@@ -61,6 +69,9 @@ def synthesize(reader: Reader, *, count: int, seed: int = 0, exclude: Container[
             continue
         tree = _tidy(sqlglot.parse_one(sql, read="sqlite"))
         text = tree.sql(dialect=reader.dialect)
+        hard = difficulty(tree)
+        if not no_harder(hard, hardest):
+            continue
         if question in found or text in written or masked(text, reader.dialect) in exclude:
             continue
         if not _answered(reader, text, keep_empty=rng.random() < EMPTY) or not _settled(reader, tree):
@@ -71,7 +82,7 @@ def synthesize(reader: Reader, *, count: int, seed: int = 0, exclude: Container[
             sql=text,
             database=reader.schema.name,
             dialect=reader.dialect,
-            difficulty=difficulty(tree),
+            difficulty=hard,
             template=name,
         )
         if len(found) == count:
