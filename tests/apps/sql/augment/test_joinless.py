@@ -48,6 +48,26 @@ def test_joins_go_where_the_columns_tell_of_them(sql: str, left: str | None) -> 
     assert without_joins(sql, "sqlite", FUNDS) == (left or sql)
 
 
+@pytest.mark.parametrize(
+    ("short", "whole"),
+    [
+        # Managers come into it only by mistake, and would bring a row for each.
+        ("SELECT mgt_fee FROM mf_mgr_hist", "SELECT mf_info.mgt_fee FROM mf_info"),
+        (
+            "SELECT mgt_fee, ret_1y FROM mf_mgr_hist",
+            "SELECT mf_info.mgt_fee, mf_perf.ret_1y FROM mf_info JOIN mf_perf ON mf_info.fnd_code = mf_perf.fnd_code",
+        ),
+        (
+            "SELECT COUNT(*) FROM mf_mgr_hist WHERE mgt_fee < 1",
+            "SELECT COUNT(*) FROM mf_mgr_hist JOIN mf_info ON mf_mgr_hist.fnd_code = mf_info.fnd_code "
+            "WHERE mf_info.mgt_fee < 1",
+        ),
+    ],
+)  # fmt: skip
+def test_a_table_of_which_nothing_is_asked_is_not_read(short: str, whole: str) -> None:
+    assert with_joins(short, "sqlite", FUNDS) == whole
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_query_that_comes_back_answers_the_same(name: str, sqlite_readers: dict[str, Reader]) -> None:
     reader = sqlite_readers[name]

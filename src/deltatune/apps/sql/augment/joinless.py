@@ -60,9 +60,8 @@ def with_joins(sql: str, dialect: str, schema: Database) -> str:
         tree = sqlglot.parse_one(sql, read=dialect)
         if not isinstance(tree, exp.Query):
             return sql
-        for sight in sights(tree, schema):
-            _tell_apart(sight, schema)
-        return tree.sql(dialect=dialect) if needed_joins(tree, schema) else sql
+        led = [column for sight in sights(tree, schema) for column in _tell_apart(sight, schema)]
+        return tree.sql(dialect=dialect) if needed_joins(tree, schema) or led else sql
     except SqlglotError:
         return sql
 
@@ -80,11 +79,23 @@ def _shorten(scope: Scope, schema: Database, *, bare: bool) -> None:
     select.set("joins", None)
 
 
-def _tell_apart(sight: Sight, schema: Database) -> None:
-    """Call columns by their tables if one is of a table that the query does not read yet."""
+def _tell_apart(sight: Sight, schema: Database) -> list[exp.Column]:
+    """Call columns by their tables if some are of tables that the query does not read yet, which are returned."""
     bare = [column for column in sight.columns() if not column.table]
     missing = [column for column in bare if not sight.knows(column)]
     led = [column for column in missing if led_elsewhere(column, sight, schema)]
     for column in bare if led else ():
         if not column.table and (owners := sight.owners(column.name)):
             column.set("table", exp.to_identifier(owners[0].alias))
+    if led:
+        _drop_unasked(sight, led[0].table)
+    return led
+
+
+def _drop_unasked(sight: Sight, table: str) -> None:
+    """Read another table in place of the one that is read if nothing of that is asked for, not even how many rows."""
+    select = sight.select
+    counted = select.find(exp.Star) is not None or select.args.get("distinct") is not None
+    here = {source.alias.casefold() for source in sight.sources}
+    if not (counted or select.args.get("joins") or here & {column.table.casefold() for column in sight.columns()}):
+        select.args["from_"].set("this", exp.to_table(table))
