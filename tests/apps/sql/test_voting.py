@@ -137,7 +137,7 @@ def test_candidates_are_mended_and_run(sqlite_readers: dict[str, Reader]) -> Non
     assert mended.result is not None
     assert mended.result.rows == reader.run(mended.sql).rows
     raw = candidate(text, reader, repair=False)
-    assert (raw.sql, raw.repairs, raw.result) == (text, (), None)
+    assert (raw.sql, raw.repairs, raw.result) == ("SELCT COUNT(*) FROM mf_inf WHERE fnd_type = 'Bond'", (), None)
     assert raw.problem is not None
     assert raw.problem.startswith("SQL: expected")
 

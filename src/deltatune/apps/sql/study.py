@@ -64,9 +64,9 @@ def study(
 ) -> Report:
     """Ask all questions at each stage and judge the answers by what they return.
 
-    ``base`` is the model without its deltas, told all tables that 4,096 tokens hold, by the database's own names, and
-    nothing of the values; ``+ linking`` shows it what the linker keeps, in words if the settings say so, and the values
-    found; ``+ fine-tuning`` puts the deltas on;
+    ``base`` is the model without its deltas, told what to do, all tables that 4,096 tokens hold, by the database's own
+    names, and nothing of the values; ``+ linking`` shows it what the linker keeps, in words if the settings say so, and
+    the values found; ``+ fine-tuning`` puts the deltas on, and from each answer, as before, the query alone is taken;
     ``+ calibration`` mends the very same answers; ``+ self-consistency`` takes a vote of several.
 
     Args:
@@ -150,8 +150,8 @@ class _Drafts:
 
     def _texts(self, stage: Stage, tell: Callable[[int], object] | None) -> Texts:
         prompter, base = self.writer.prompter, self.writer.base
-        if not stage.tuned:  # it writes joins itself
-            prompter = replace(prompter, style=replace(prompter.style, keys=True))
+        if not stage.tuned:  # it has to be told what to do, and writes joins itself
+            prompter = replace(prompter, style=replace(prompter.style, keys=True, instruct=True))
         if not stage.linked:
             style = replace(prompter.style, budget=WHOLE)
             prompter = replace(prompter, linker=None, values=False, names="own", style=style)

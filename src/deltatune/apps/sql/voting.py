@@ -15,6 +15,8 @@ from typing import Literal
 from deltatune.apps.sql.guard import UnsafeSQLError
 from deltatune.apps.sql.repair import Repair, Values
 from deltatune.apps.sql.repair import repair as mend
+from deltatune.apps.sql.repair.dialect import query
+from deltatune.apps.sql.repair.text import statement
 from deltatune.apps.sql.run import QueryError, Reader, Result
 from deltatune.apps.sql.tokens import tokens
 from deltatune.errors import ConfigError
@@ -74,17 +76,21 @@ def candidate(
         text: of the model.
         reader: the database that is asked.
         values: knows what it holds, to mend texts that are compared with a column; ``None`` for none.
-        repair: whether to mend at all.
+        repair: whether to mend at all; otherwise the query is only taken out of what is said around it.
         log_probability: of the text, kept for the vote.
     """
     mended = mend(text, reader.schema, reader.dialect, values=values) if repair else None
-    sql, repairs = (mended.sql, mended.repairs) if mended else (text, ())
+    sql, repairs = (mended.sql, mended.repairs) if mended else (_query_in(text, reader.dialect), ())
     if mended and mended.problem:
         return Candidate(sql, repairs, None, mended.problem, log_probability)
     try:
         return Candidate(sql, repairs, reader.run(sql), None, log_probability)
     except (UnsafeSQLError, QueryError) as error:
         return Candidate(sql, repairs, None, str(error), log_probability)
+
+
+def _query_in(text: str, dialect: str) -> str:
+    return statement(text, lambda sql: query(sql, dialect) is not None)[0]
 
 
 def vote(

@@ -61,6 +61,18 @@ def test_a_prompt() -> None:
     )
 
 
+def test_a_model_that_was_not_trained_is_told_what_to_do() -> None:
+    style = PromptStyle(instruct=True)
+    found = write_prompt("How many?", SHOP, {"item": ("code",)}, dialect="duckdb", style=style)
+    assert found.startswith("Write one DuckDB query that answers the question. Answer with the query alone.\n\nDuckDB")
+
+
+def test_a_prompt_without_keys() -> None:
+    shown = {"item": ("code",), "sale": ("code",)}
+    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", style=PromptStyle(samples=0, keys=False))
+    assert "- code text: code of the item\nsale\n- code text: code of the item\n" in found
+
+
 def test_prompts_about_the_same_tables_begin_alike() -> None:
     one, other = (
         write_prompt(question, SHOP, everything(SHOP), dialect="duckdb", values=values)

@@ -22,12 +22,14 @@ class PromptStyle:
         comments: what tables and columns mean.
         samples: how many values of each column.
         keys: which columns are keys, and what they point to: what joins are written by.
+        instruct: what is to be done, which a model that was trained for it need not be told.
         budget: tokens that a prompt may have; `None`: any number.
     """
 
     comments: bool = True
     samples: int = 2
     keys: bool = True
+    instruct: bool = False
     budget: int | None = 1024
 
 
@@ -60,10 +62,14 @@ def write_prompt(
     Raises:
         DataError: not even the question fits.
     """
+    name = NAMES.get(dialect, dialect)
+    head = (
+        f"Write one {name} query that answers the question. Answer with the query alone.\n\n" if style.instruct else ""
+    )
     tail = _tail(question, values, evidence)
     for shown, less in _less_and_less(selection, schema, style):
         about = schema_text(schema, shown, comments=less.comments, samples=less.samples, keys=less.keys)
-        text = f"{NAMES.get(dialect, dialect)} tables:\n{about}\n\n{tail}"
+        text = f"{head}{name} tables:\n{about}\n\n{tail}"
         if count is None or style.budget is None or count(text) <= style.budget:
             return text
     raise DataError(
