@@ -62,9 +62,9 @@ def main(rounds: str = "3") -> dict[str, Any]:
         for parameter in delta.parameters():
             parameter.normal_(std=0.01)
         return {
-            "scoring": compared(model, scorers(model, Random(0)), "answers/s", 12, int(rounds), 1e-3),
-            "rows": compared(model, tables(base), "rows/s", ROWS, int(rounds), 1e-3),
-            "writing": compared(model, writers(model, Random(1)), "tokens/s", 8 * NEW, int(rounds), 0),
+            "scoring, answers": compared(model, scorers(model, Random(0)), 12, int(rounds), 1e-3),
+            "rows of a table": compared(model, tables(base), ROWS, int(rounds), 1e-3),
+            "writing, tokens": compared(model, writers(model, Random(1)), 8 * NEW, int(rounds), 0),
         }
 
 
@@ -145,9 +145,7 @@ def alike(random: Random) -> list[list[int]]:
     return [first + tokens(random, 2), first + tokens(random, 2)]
 
 
-def compared(
-    model: Any, sides: dict[str, Side], unit: str, count: int, rounds: int, near: float
-) -> dict[str, dict[str, float]]:
+def compared(model: Any, sides: dict[str, Side], count: int, rounds: int, near: float) -> dict[str, dict[str, float]]:
     """The figures of each side, which take turns."""
     results, rows = {}, {}
     for name, side in sides.items():
@@ -173,7 +171,7 @@ def compared(
             "rows": rows[name],
             "seconds": round(wall, 3),
             "CPU seconds": round(processor, 3),
-            unit: round(count / wall, 2),
+            "a second": round(count / wall, 2),
             "ours / theirs": ratio(name, 0),
             "ours / theirs, CPU": ratio(name, 1),
         }
