@@ -100,6 +100,8 @@ def test_names_that_need_quotes_get_them() -> None:
     naming = Naming.of(schema, "meaning")
     assert naming.tables["item list"] == "item list"  # nobody said what it means
     assert naming.mean("SELECT price_of_one_piece") == 'SELECT "unit price"'
+    mixed = Database("shop", (Table("item", (Column("UnitPrice", "real", "price of one piece"),)),))
+    assert Naming.of(mixed, "meaning").mean("SELECT price_of_one_piece") == 'SELECT "UnitPrice"'
 
 
 words = st.sampled_from(

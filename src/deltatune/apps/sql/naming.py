@@ -19,6 +19,7 @@ from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 from sqlglot.tokens import Tokenizer
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.resolve import origin
 from deltatune.apps.sql.schema import Column, Database, Selection, Table
 from deltatune.apps.sql.tokens import Token, joined, tokens
@@ -212,7 +213,4 @@ def _own(piece: Token, own: Mapping[str, str]) -> Token:
     if piece.kind not in ("word", "quoted"):
         return piece
     name = own.get(piece.text.strip('"`[]').casefold())
-    if name is None:
-        return piece
-    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and name.upper() not in Tokenizer.KEYWORDS
-    return replace(piece, text=name if plain else '"{}"'.format(name.replace('"', '""')))
+    return piece if name is None else replace(piece, text=quoted(name))

@@ -41,6 +41,7 @@ FUNDS = database("funds")
         # A table with itself, and a join that is not along the key.
         ("SELECT a.end_shr - b.end_shr FROM mf_scale AS a JOIN mf_scale AS b ON a.fnd_code = b.fnd_code", None),
         ("SELECT n.unit_nav, i.fnd_abbr FROM mf_nav AS n JOIN mf_info AS i ON n.nav_dt = i.est_dt", None),
+        ("VALUES (1)", None),
         ("SELECT i.fnd_abbr, n.unit_nav FROM mf_info AS i LEFT JOIN mf_nav AS n ON n.fnd_code = i.fnd_code", None),
     ],
 )  # fmt: skip

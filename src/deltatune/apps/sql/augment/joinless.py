@@ -39,7 +39,6 @@ def without_joins(sql: str, dialect: str, schema: Database) -> str:
         schema: of its database.
     """
     tree = sqlglot.parse_one(sql, read=dialect)
-    whole = components(tree, schema, values=True)
     for bare in (True, False):
         short = tree.copy()
         for scope in traverse_scope(short):
@@ -47,7 +46,7 @@ def without_joins(sql: str, dialect: str, schema: Database) -> str:
         found = short.sql(dialect=dialect)
         try:
             back = sqlglot.parse_one(with_joins(found, dialect, schema), read=dialect)
-            if components(back, schema, values=True) == whole:
+            if components(back, schema, values=True) == components(tree, schema, values=True):
                 return found
         except (DataError, SqlglotError):
             continue

@@ -60,11 +60,7 @@ def led_elsewhere(column: exp.Column, sight: Sight, schema: Database) -> str | N
     Returns:
         the kind of repair; `None` if no table has it that can be joined, and the column is as it was.
     """
-    table = _table_with(column.name, sight, schema)
-    if table is None:
-        return None
-    _name(column, table.column(column.name).name, table.name)
-    return "owner"
+    return "owner" if _from_afar(column, column.name, sight, schema) else None
 
 
 def _meant(column: exp.Column, sight: Sight, schema: Database) -> str | None:
@@ -79,7 +75,7 @@ def _meant(column: exp.Column, sight: Sight, schema: Database) -> str | None:
     if owners := sight.owners(name):
         _name(column, name, owners[0].alias if column.table or len(owners) > 1 else None)
         return "column"
-    return _from_afar(column, name, sight, schema)
+    return "column" if _from_afar(column, name, sight, schema) else None
 
 
 def _renamed(column: exp.Column, sight: Sight, schema: Database) -> str | None:
@@ -96,16 +92,15 @@ def _renamed(column: exp.Column, sight: Sight, schema: Database) -> str | None:
         return "column"
     comments = _comments(schema)
     name = nearest(column.name, comments, AFAR) or nearest_meaning(column.name, comments)
-    return _from_afar(column, name, sight, schema) if name else None
+    return "column" if name and _from_afar(column, name, sight, schema) else None
 
 
-def _from_afar(column: exp.Column, name: str, sight: Sight, schema: Database) -> str | None:
-    """Take a column of a table that is not read yet."""
+def _from_afar(column: exp.Column, name: str, sight: Sight, schema: Database) -> bool:
+    """Take the column of that name from a table that is not read yet, if there is one that can be joined."""
     table = _table_with(name, sight, schema)
-    if table is None:
-        return None
-    _name(column, name, table.name)
-    return "column"
+    if table is not None:
+        _name(column, table.column(name).name, table.name)
+    return table is not None
 
 
 def _comments(schema: Database) -> dict[str, str]:

@@ -13,13 +13,13 @@ from typing import Literal, TypeAlias
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.tokens import Tokenizer
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.run import Reader
 from deltatune.apps.sql.schema import Column, Table
 from deltatune.apps.sql.synthesis.words import Meaning, is_plural, meaning, owner, plural, singular, spoken
 
-__all__ = ["Lexicon", "Link", "Role", "Value", "literal", "quoted"]
+__all__ = ["Lexicon", "Link", "Role", "Value", "literal"]
 
 Value: TypeAlias = str | int | float
 Role: TypeAlias = Literal["key", "name", "flag", "category", "text", "date", "year", "level", "number", "other"]
@@ -28,8 +28,6 @@ FEW = 25  # different texts that make a category
 LEVELS = 12  # different whole numbers that make a level
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _THING = re.compile(r"(.+) (?:of the (.+)|(?:that|where) the (\w+) .+)")
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
-_WORDS = frozenset(word for keyword in Tokenizer.KEYWORDS for word in keyword.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +246,6 @@ class Lexicon:
         if column.key and not own.noun.startswith(("rank", "quarter", "month")):
             return "key"
         return "level" if counts.different <= LEVELS else "number"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL has it, in quotes where it needs them."""
-    needed = not _PLAIN.fullmatch(name) or name.upper() in _WORDS
-    return exp.to_identifier(name, quoted=needed).sql(dialect="sqlite")
 
 
 def literal(value: Value) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.schema import Column, Table
-from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, Role, literal, quoted
+from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, Role, literal
 from deltatune.apps.sql.synthesis.words import Meaning, about_one, meaning, owner, plural
 
 __all__ = ["Attribute", "Condition", "Impossible", "Path", "Scene", "choose"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.synthesis.conditions import add_conditions
 from deltatune.apps.sql.synthesis.constructs.scenes import called, label, measure, series
-from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, literal, quoted
+from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, literal
 from deltatune.apps.sql.synthesis.phrases import finish
 from deltatune.apps.sql.synthesis.scene import Attribute, Condition, Impossible, Scene
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.synthesis.conditions import add_conditions, condition
 from deltatune.apps.sql.synthesis.constructs.scenes import called, label, measure, measured, series
-from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, literal, quoted
+from deltatune.apps.sql.synthesis.lexicon import Lexicon, Link, literal
 from deltatune.apps.sql.synthesis.phrases import ask, ask_who, finish, who_phrase
 from deltatune.apps.sql.synthesis.scene import Condition, Impossible, Scene, choose
 from deltatune.apps.sql.synthesis.times import add_period

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
+from deltatune.apps.sql.quoting import quoted
 from deltatune.apps.sql.synthesis.constructs.scenes import called, grouping, label, measure, measured, series
-from deltatune.apps.sql.synthesis.lexicon import Lexicon, quoted
+from deltatune.apps.sql.synthesis.lexicon import Lexicon
 from deltatune.apps.sql.synthesis.phrases import finish
 from deltatune.apps.sql.synthesis.scene import Impossible
 from deltatune.apps.sql.synthesis.times import add_period

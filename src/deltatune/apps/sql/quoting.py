@@ -1,0 +1,19 @@
+"""Names as SQL has them."""
+
+from __future__ import annotations
+
+import re
+
+from sqlglot import exp
+from sqlglot.tokens import Tokenizer
+
+__all__ = ["quoted"]
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+_WORDS = frozenset(word for keyword in Tokenizer.KEYWORDS for word in keyword.split())
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it, in quotes where it needs them."""
+    needed = not _PLAIN.fullmatch(name) or name.upper() in _WORDS
+    return exp.to_identifier(name, quoted=needed).sql(dialect="sqlite")
