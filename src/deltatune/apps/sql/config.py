@@ -59,7 +59,7 @@ class PromptSpec(Section):
     tables: Whole = 3
     """Tables that a prompt shows."""
     columns: Whole = 7
-    """Columns of each, keys that join the tables not counted."""
+    """Columns of each on average, keys that join the tables not counted; a table of which more is likely gets more."""
     comments: bool = True
     """Say what tables and columns mean."""
     samples: Count = 1

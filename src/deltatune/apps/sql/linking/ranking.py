@@ -41,14 +41,15 @@ class Ranking:
         return sorted(scores, key=lambda name: -scores[name])
 
     def select(self, tables: int = 3, columns: int = 7) -> Selection:
-        """The best tables with the best columns of each, and whatever columns it takes to join them.
+        """The best tables with their best columns, and whatever columns it takes to join them.
 
-        Where a key leads from one chosen table to another, both of its ends are there. Where two of them are joined
+        A table of which much is likely gets more columns than one of which little is, but each gets one. At the same
+        number of columns this holds all that a query needs more often than as many for each table. Where a key leads from one chosen table to another, both of its ends are there. Where two of them are joined
         only through a third table, so are the keys of that one; of several such tables the best counts.
 
         Args:
             tables: how many. Default: 3, as in FinSQL (Zhang et al. 2024, https://arxiv.org/abs/2401.10506).
-            columns: how many of each table, besides those that join. Default: 7, as there.
+            columns: how many for each table on average, besides those that join. Default: 7, as there.
 
         Raises:
             ConfigError: a number is below 1.
@@ -57,7 +58,7 @@ class Ranking:
             if number < 1:
                 raise ConfigError(f"{name}: expected at least 1, found {number}; keep more")
         chosen = self.best_tables()[:tables]
-        kept = {table: set(self.best_columns(table)[:columns]) for table in chosen}
+        kept = self._shared_out(chosen, tables * columns)
         keys = list(foreign_keys(self.schema))
         for bridge in self._bridges(chosen, keys):
             kept[bridge] = set()
@@ -70,6 +71,15 @@ class Ranking:
             for table in self.schema.tables
             if table.name in kept
         }
+
+    def _shared_out(self, tables: Sequence[str], count: int) -> dict[str, set[str]]:
+        """The best columns of several tables, so many in all; each table's best one comes first."""
+        kept = {table: set(self.best_columns(table)[:1]) for table in tables}
+        others = [(table, column) for table in tables for column in self.best_columns(table)[1:]]
+        others.sort(key=lambda place: -self.columns[place[0]][place[1]])
+        for table, column in others[: count - len(tables)]:
+            kept[table].add(column)
+        return kept
 
     def lifted(self, matches: Sequence[ValueMatch]) -> Ranking:
         """The ranking with more weight on the columns that hold what the question says, and on their tables.
