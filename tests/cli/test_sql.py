@@ -113,7 +113,7 @@ def test_eval(home: Path, system: Path) -> None:
         "eval", "--system", system, "--database", f"macro={home / 'macro.sqlite'}", "--per-template", 1, "--limit", 3,
         "-n", 2, "--out", out,
     )  # fmt: skip
-    stages = ["base", "+ linking", "+ fine-tuning", "+ calibration", "+ self-consistency"]
+    stages = ["base", "+ linking", "+ fine-tuning", "+ constraint", "+ calibration", "+ self-consistency"]
     assert [score["stage"] for score in found["scores"]][::2] == stages
     assert {score["group"] for score in found["scores"]} == {"unseen templates", "unseen database"}
     report = read_report(out / "report.json")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from deltatune.io.bases import Base
 
-__all__ = ["Prediction", "answers", "chunks", "complete", "decode", "device_of", "neutral_generation"]
+__all__ = ["Prediction", "answers", "chunks", "complete", "decode", "device_of", "ends", "neutral_generation"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def complete(
 _TAKEN = frozenset(
     {"do_sample", "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p"}
     | {"repetition_penalty", "num_beams", "num_return_sequences", "length_penalty", "early_stopping", "use_cache"}
+    | {"logits_processor"}
 )
 """The settings of `generate` beside which it is known to go on from a cache as from a prompt."""
 
@@ -92,15 +93,20 @@ def neutral_generation(base: Base) -> Iterator[None]:
 
     model: Any = base.model
     former = model.generation_config
-    own = former.eos_token_id if former is not None else None
-    ends = {*(own if isinstance(own, list) else [own]), base.tokenizer.eos_token_id} - {None}
     starts = {n: getattr(former, n, None) for n in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")}
     pad = base.tokenizer.pad_token_id
-    model.generation_config = GenerationConfig(**starts, eos_token_id=sorted(ends) or None, pad_token_id=pad)
+    model.generation_config = GenerationConfig(**starts, eos_token_id=ends(base) or None, pad_token_id=pad)
     try:
         yield
     finally:
         model.generation_config = former
+
+
+def ends(base: Base) -> list[int]:
+    """The tokens that end what a model writes."""
+    settings: Any = base.model.generation_config
+    own = settings.eos_token_id if settings is not None else None
+    return sorted({*(own if isinstance(own, list) else [own]), base.tokenizer.eos_token_id} - {None})
 
 
 def answers(

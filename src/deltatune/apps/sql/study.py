@@ -36,6 +36,7 @@ class Stage:
 
     linked: bool = False
     tuned: bool = False
+    constrained: bool = False
     calibrated: bool = False
     voted: bool = False
 
@@ -44,8 +45,9 @@ STAGES: dict[str, Stage] = {
     "base": Stage(),
     "+ linking": Stage(linked=True),
     "+ fine-tuning": Stage(linked=True, tuned=True),
-    "+ calibration": Stage(linked=True, tuned=True, calibrated=True),
-    "+ self-consistency": Stage(linked=True, tuned=True, calibrated=True, voted=True),
+    "+ constraint": Stage(linked=True, tuned=True, constrained=True),
+    "+ calibration": Stage(linked=True, tuned=True, constrained=True, calibrated=True),
+    "+ self-consistency": Stage(linked=True, tuned=True, constrained=True, calibrated=True, voted=True),
 }
 """Each with one part more than the one before."""
 
@@ -67,7 +69,8 @@ def study(
     ``base`` is the model without its deltas, told what to do, all tables that 4,096 tokens hold, by the database's own
     names, and nothing of the values; ``+ linking`` shows it what the linker keeps, in words if the settings say so, and
     the values found; ``+ fine-tuning`` puts the deltas on, and from each answer, as before, the query alone is taken;
-    ``+ calibration`` mends the very same answers; ``+ self-consistency`` takes a vote of several.
+    ``+ constraint`` lets the model write no words but those of SQL and of the database; ``+ calibration`` mends the
+    very same answers; ``+ self-consistency`` takes a vote of several.
 
     Args:
         writer: the model with its deltas on, and how it is prompted.
@@ -160,11 +163,10 @@ class _Drafts:
             writer = Writer(base, prompter, answer=own.answer, joins=own.joins, max_new_tokens=own.max_new_tokens)
         else:  # a model that was taught nothing writes SQL as it is
             writer = Writer(base, prompter, max_new_tokens=min(UNTAUGHT, own.max_new_tokens))
-        samples = self.samples if stage.voted else 1
         with nullcontext() if stage.tuned else dt.disabled(base.model):
-            return self._written(writer, samples, tell)
+            return self._written(writer, stage, tell)
 
-    def _written(self, writer: Writer, samples: int, tell: Callable[[int], object] | None) -> Texts:
+    def _written(self, writer: Writer, stage: Stage, tell: Callable[[int], object] | None) -> Texts:
         by_database: dict[str, list[int]] = defaultdict(list)
         for number, example in enumerate(self.asked):
             by_database[example.database].append(number)
@@ -174,9 +176,10 @@ class _Drafts:
                 [self.asked[number].question for number in numbers],
                 self.sources[name],
                 evidence=[self.asked[number].evidence for number in numbers],
-                samples=samples,
+                samples=self.samples if stage.voted else 1,
                 temperature=self.temperature,
                 seed=self.seed,
+                constrained=stage.constrained,
                 progress=tell,
             )
             for number, answers in zip(numbers, found, strict=True):

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import LogitsProcessorList
 
 from deltatune.apps.sql.augment import Style, sql_of
 from deltatune.apps.sql.augment.joinless import with_joins
+from deltatune.apps.sql.constrained import OnlyKnownWords, QueryWords
 from deltatune.apps.sql.naming import Naming
 from deltatune.apps.sql.prompts.prompting import Prompter
 from deltatune.apps.sql.source import Source
-from deltatune.train.complete import chunks, complete
+from deltatune.train.complete import chunks, complete, ends
 from deltatune.train.prompting import prompt_tokens
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Writer:
         temperature: float = 0.7,
         seed: int = 0,
         batch_size: int = 16,
+        constrained: bool = True,
         progress: Callable[[int], object] | None = None,
     ) -> list[list[str]]:
         """Write answers to questions about one database.
@@ -69,6 +72,8 @@ class Writer:
             temperature: that the others are drawn with. Default: 0.7.
             seed: of what is drawn. Default: 0.
             batch_size: answers that are written at once. Default: 16.
+            constrained: write no word that is neither of SQL nor a name of the database. Default: true; answers with a
+                skeleton or reasons before the SQL are free in any case.
             progress: called with the number of questions that are done. Default: nothing.
 
         Returns:
@@ -81,11 +86,11 @@ class Writer:
         order = sorted(range(len(prompts)), key=lambda number: prompts[number])  # alike beginnings together
         written: list[list[str]] = [[] for _ in prompts]
         naming = self.prompter.naming(source.schema)
+        words = QueryWords(naming.told, source.reader.dialect) if constrained and self.answer == "sql" else None
         size = max(1, batch_size // samples)
         for batch in chunks(order, size):
-            for number, texts in zip(
-                batch, self._batch([prompts[n] for n in batch], samples, temperature, seed), strict=True
-            ):
+            answers = self._batch([prompts[n] for n in batch], samples, temperature, seed, words)
+            for number, texts in zip(batch, answers, strict=True):
                 written[number] = [self._sql(text, source, naming) for text in texts]
             if progress is not None:
                 progress(len(batch))
@@ -96,15 +101,22 @@ class Writer:
         return sql if self.joins else with_joins(sql, source.reader.dialect, source.schema)
 
     def _batch(
-        self, prompts: Sequence[Sequence[int]], samples: int, temperature: float, seed: int
+        self, prompts: Sequence[Sequence[int]], samples: int, temperature: float, seed: int, words: QueryWords | None
     ) -> Iterator[list[str]]:
-        settings: dict[str, Any] = {"batch_size": len(prompts), "max_new_tokens": self.max_new_tokens}
-        greedy = list(complete(self.base, prompts, **settings))
+        greedy = self._complete(prompts, words)
         drawn: list[str] = []
         if samples > 1:
-            settings |= {"do_sample": True, "temperature": temperature, "num_return_sequences": samples - 1}
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                drawn = list(complete(self.base, prompts, **settings))
+                drawn = self._complete(
+                    prompts, words, do_sample=True, temperature=temperature, num_return_sequences=samples - 1
+                )
         for first, others in zip(greedy, chunks(drawn, samples - 1) if drawn else [[]] * len(greedy), strict=True):
             yield [first, *others]
+
+    def _complete(self, prompts: Sequence[Sequence[int]], words: QueryWords | None, **sampling: Any) -> list[str]:
+        if words is not None:
+            constraint = OnlyKnownWords(words, self.base.tokenizer, ends(self.base))
+            sampling["logits_processor"] = LogitsProcessorList([constraint])
+        settings = {"batch_size": len(prompts), "max_new_tokens": self.max_new_tokens, **sampling}
+        return list(complete(self.base, prompts, **settings))

@@ -32,6 +32,9 @@ def ask(
     calibrate: Annotated[
         bool, typer.Option("--calibrate/--raw", help="Mend the SQL before it runs, or run it as it was written.")
     ] = True,
+    constrained: Annotated[
+        bool, typer.Option("--constrain/--free", help="Write no words but those of SQL and of the database, or any.")
+    ] = True,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows to show at most.")] = 20,
     seconds: Annotated[float, typer.Option(metavar="X", min=0.1, help="Time that a query may take.")] = 10.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
@@ -58,7 +61,14 @@ def ask(
         if show_prompt:
             out.print(writer.prompter.prompts([question], source)[0], markup=False, soft_wrap=True)
         [answer] = answers(
-            writer, source, [question], calibrate=calibrate, samples=samples, temperature=temperature, seed=seed
+            writer,
+            source,
+            [question],
+            calibrate=calibrate,
+            constrained=constrained,
+            samples=samples,
+            temperature=temperature,
+            seed=seed,
         )
     if json:
         print_json(_plain(answer, rows))
@@ -111,6 +121,6 @@ VERB = Verb(
     (
         ('deltatune sql ask funds.sqlite "How many bond funds are there?"', "by the system in runs/sql"),
         ('deltatune sql ask postgresql://me@host/db "..." --system runs/mine -n 8', "the result of most of 8 tries"),
-        ('deltatune sql ask funds.duckdb "..." --raw --show-prompt', "see what the model gets and writes"),
+        ('deltatune sql ask funds.duckdb "..." --free --raw --show-prompt', "see what the model gets and writes"),
     ),
 )

@@ -60,8 +60,8 @@ def eval(
     Without a file or data set the questions are made from templates that training never sees: of databases that the
     system was trained on ("unseen templates"), and of others that --database adds ("unseen database").
 
-    The stages are base (the model alone, shown the whole schema), + linking, + fine-tuning, + calibration and
-    + self-consistency.
+    The stages are base (the model alone, shown the whole schema), + linking, + fine-tuning, + constraint,
+    + calibration and + self-consistency.
     """
     from deltatune.apps.sql.measuring import question_groups
     from deltatune.apps.sql.opening import open_writer

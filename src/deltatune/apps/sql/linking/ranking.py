@@ -43,8 +43,9 @@ class Ranking:
     def select(self, tables: int = 3, columns: int = 7) -> Selection:
         """The best tables with their best columns, and whatever columns it takes to join them.
 
-        A table of which much is likely gets more columns than one of which little is, but each gets one. At the same
-        number of columns this holds all that a query needs more often than as many for each table. Where a key leads from one chosen table to another, both of its ends are there. Where two of them are joined
+        A table of which much is likely gets more columns than one of which little is, but each gets one. At the
+        same number of columns this holds all that a query needs more often than as many for each table. Where a
+        key leads from one chosen table to another, both of its ends are there. Where two of them are joined
         only through a third table, so are the keys of that one; of several such tables the best counts.
 
         Args:

@@ -1,0 +1,8 @@
+"""Decoding that can only write words of SQL and names of the schema."""
+
+from __future__ import annotations
+
+from deltatune.apps.sql.constrained.lexing import Place, QueryWords
+from deltatune.apps.sql.constrained.processor import OnlyKnownWords
+
+__all__ = ["OnlyKnownWords", "Place", "QueryWords"]

@@ -1,0 +1,99 @@
+"""The constraint as `transformers`' generation takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from deltatune.apps.sql.constrained.lexing import Place, QueryWords
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["OnlyKnownWords"]
+
+LOOK = 32
+"""How many of the likeliest tokens are looked at; more of them where none of these may come."""
+WIDER = 8
+
+
+class OnlyKnownWords(LogitsProcessor):
+    """Lets a model write only what can become a query.
+
+    Like PICARD (Scholak 2021, https://arxiv.org/abs/2109.05093, section 3) it looks at the likeliest tokens alone, so
+    that a step costs little. One object serves one call of `generate`, with any number of beams or of answers to each
+    prompt.
+
+    Args:
+        words: what queries are made of.
+        tokenizer: the model's.
+        ends: the tokens that end an answer.
+    """
+
+    def __init__(self, words: QueryWords, tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> None:
+        self.words = words
+        self.tokenizer = tokenizer
+        self.ends = frozenset(ends)
+        self._prompt: int | None = None
+        self._places: dict[tuple[int, ...], Place | None] = {(): Place()}
+        self._texts: dict[int, str] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores ``[rows, tokens]`` with -inf for what may not come next."""
+        if self._prompt is None:
+            self._prompt = input_ids.shape[1]
+        written = [tuple(row) for row in input_ids[:, self._prompt :].tolist()]
+        self._places = {ids: self._place(ids) for ids in written}
+        masked = scores.clone()
+        for row, ids in enumerate(written):
+            place = self._places[ids]
+            if place is not None:
+                masked[row] = self._masked(place, scores[row])
+        return masked
+
+    def _place(self, ids: tuple[int, ...]) -> Place | None:
+        """Where a row is; `None` where nothing can be said, as when its answer is over."""
+        if not ids:
+            return Place()
+        before = self._places.get(ids[:-1])
+        return None if before is None or ids[-1] in self.ends else self.words.read(before, self._text(ids[-1]))
+
+    def _masked(self, place: Place, scores: Tensor) -> Tensor:
+        count = min(LOOK, len(scores))
+        while True:
+            likeliest = scores.topk(count).indices.tolist()
+            allowed = [token for token in likeliest if self._may(place, token)]
+            if allowed or count == len(scores):
+                break
+            count = min(count * WIDER, len(scores))
+        if not allowed:  # better a query that has to be mended than none
+            return scores
+        kept = torch.full_like(scores, -torch.inf)
+        kept[allowed] = scores[allowed]
+        return kept
+
+    def _may(self, place: Place, token: int) -> bool:
+        if token in self.ends:
+            return self.words.may_end(place)
+        text = self._text(token)
+        return bool(text) and self.words.read(place, text) is not None
+
+    def _text(self, token: int) -> str:
+        """What a token adds to a text: tokenizers drop the space that one begins with at the beginning of a text."""
+        if token not in self._texts:
+            both = self._decoded(self._anchor, token)
+            self._texts[token] = both[len(self._decoded(self._anchor)) :]
+        return self._texts[token]
+
+    def _decoded(self, *tokens: int) -> str:
+        settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return str(self.tokenizer.decode(list(tokens), **settings))
+
+    @cached_property
+    def _anchor(self) -> int:
+        return int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
