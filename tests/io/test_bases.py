@@ -22,6 +22,7 @@ from transformers.utils import logging as bars
 
 from deltatune.errors import ConfigError, DeltaError
 from deltatune.io import bases
+from deltatune.io import gguf as ggufs
 from deltatune.io.bases import ALIASES, load_base, load_tokenizer
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
@@ -268,7 +269,7 @@ def test_quantisation_without_bitsandbytes(monkeypatch: pytest.MonkeyPatch, gpt2
 
 def test_a_gguf_file_is_dequantised_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     read = []
-    monkeypatch.setattr(bases, "_read_gguf", lambda gguf, real=bases._read_gguf: read.append(real(gguf)) or read[-1])
+    monkeypatch.setattr(ggufs, "_read_gguf", lambda gguf, real=ggufs._read_gguf: read.append(real(gguf)) or read[-1])
     file = write_gguf(tmp_path / "tiny.gguf")
     first, second = load_base(file), load_base(file)
     direct, tokenizer = read[0]
@@ -320,14 +321,14 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, cache: Path, monkeypa
 def test_two_at_once_agree_on_one_entry(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
     """Both write, the second one to finish finds the entry there and takes it."""
     file = write_gguf(tmp_path / "tiny.gguf")
-    read = bases._read_gguf(file)
+    read = ggufs._read_gguf(file)
     both = threading.Barrier(2)
-    monkeypatch.setattr(bases, "_read_gguf", lambda gguf: read)
+    monkeypatch.setattr(ggufs, "_read_gguf", lambda gguf: read)
     monkeypatch.setattr(
-        bases, "_put", lambda whole, folder, real=bases._put: both.wait(30) is None or real(whole, folder)
+        ggufs, "_put", lambda whole, folder, real=ggufs._put: both.wait(30) is None or real(whole, folder)
     )
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(bases._dequantised(file))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: found.append(ggufs.dequantised(file))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -357,12 +358,12 @@ def test_gguf_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert bases._cache() == tmp_path / "cache"
+    assert ggufs._cache() == tmp_path / "cache"
     monkeypatch.delenv("DELTATUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert bases._cache() == Path("/xdg/deltatune")
+    assert ggufs._cache() == Path("/xdg/deltatune")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert bases._cache() == Path.home() / ".cache/deltatune"
+    assert ggufs._cache() == Path.home() / ".cache/deltatune"
 
 
 # Silence.
@@ -408,7 +409,7 @@ def test_minilm():
 @pytest.mark.models
 def test_smollm2(monkeypatch: pytest.MonkeyPatch):
     read = []
-    monkeypatch.setattr(bases, "_read_gguf", lambda gguf, real=bases._read_gguf: read.append(real(gguf)) or read[-1])
+    monkeypatch.setattr(ggufs, "_read_gguf", lambda gguf, real=ggufs._read_gguf: read.append(real(gguf)) or read[-1])
     load_tokenizer("smollm2")
     start = time.process_time()  # of this process alone, so that a busy machine does not count
     base = load_base("smollm2")

@@ -24,7 +24,7 @@ from deltatune.composition.compose import Composed, Recipe, Rest
 from deltatune.composition.source import Source
 from deltatune.composition.ways import Dense
 from deltatune.errors import ConfigError, FileFormatError
-from deltatune.io.bases import TASKS, _locate, check_choice, read_config, task_of
+from deltatune.io.bases import TASKS, check_choice, locate, read_config, task_of
 from deltatune.io.files import _open, save
 from deltatune.methods.base import check
 from deltatune.methods.shift import Shift
@@ -118,7 +118,7 @@ class Checkpoint:
 
 
 def _files(source: str) -> Iterator[Any]:
-    place = Path(_locate(source))
+    place = Path(locate(source))
     if not place.is_dir():
         from huggingface_hub import snapshot_download
 
@@ -138,7 +138,7 @@ def _outline(source: str, task: str) -> nn.Module:
     import transformers
 
     check_choice("task", task, ("auto", *TASKS))
-    config = read_config(_locate(source))  # a GGUF file as the folder that it is read as
+    config = read_config(locate(source))  # a GGUF file as the folder that it is read as
     loader = getattr(transformers, TASKS[task_of(config, source) if task == "auto" else task].loader)
     with torch.device("meta"):
         model: nn.Module = loader.from_config(config)

@@ -1,28 +1,20 @@
-"""Load the base that deltas go on: a model of the hub, a folder, a GGUF file, or a small one that pip can bring.
-
-GGUF weights are dequantised once, into an ordinary model folder in the user's cache. Every later load reads that
-folder, in under a second, and whatever works on a folder (another task, quantisation) works on a GGUF file too.
-"""
+"""Load the base that deltas go on: a model of the hub, a folder, a GGUF file, or a small one that pip can bring."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import importlib.util
-import io
-import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from safetensors import SafetensorError
-
 from deltatune.errors import ConfigError, DeltaError
+from deltatune.io.gguf import dequantised
+from deltatune.io.quiet import first_line, quiet, require
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -37,6 +29,7 @@ __all__ = [
     "check_choice",
     "load_base",
     "load_tokenizer",
+    "locate",
     "read_config",
     "task_of",
 ]
@@ -80,8 +73,6 @@ ALIASES: dict[str, Alias] = {
 }
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_TALKATIVE = ("transformers", "huggingface_hub", "bitsandbytes")
-_CACHE_FORMAT = 1  # goes up when the same GGUF file should be dequantised anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +141,13 @@ def load_base(
     check_choice("dtype", dtype, get_args(Dtype))
     check_choice("quant", quant, (None, *get_args(Quant)))
     labels = _labels(num_labels, id2label)
-    with _quiet(), _explained(name):
+    with quiet(), _explained(name):
         import torch
         import transformers
 
         from deltatune.io import mapped
 
-        place = _locate(name)
+        place = locate(name)
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = transformers.AutoConfig.from_pretrained(place, **hub, **labels)
         task = task_of(config, name) if task == "auto" else task
@@ -193,11 +184,11 @@ def load_tokenizer(
         DeltaError: a package is missing, the hub can not be reached, or the cache can not be written.
     """
     name = os.path.expanduser(os.fspath(source))
-    with _quiet(), _explained(name):
+    with quiet(), _explained(name):
         from transformers import AutoTokenizer
 
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            _locate(name), revision=revision, trust_remote_code=trust_remote_code
+            locate(name), revision=revision, trust_remote_code=trust_remote_code
         )
         _set_padding(tokenizer, name)
     tokenizer.name_or_path = name
@@ -214,12 +205,12 @@ def read_config(
         DeltaError: a package is missing, or the hub can not be reached.
     """
     name = os.path.expanduser(os.fspath(source))
-    with _quiet(), _explained(name):
+    with quiet(), _explained(name):
         from transformers import AutoConfig
 
         path = _place(name)
         if path is not None and path.is_file():
-            _require("gguf", f"base {name!r}")
+            require("gguf", f"base {name!r}")
             where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
         else:
             where = {"pretrained_model_name_or_path": name if path is None else str(path)}
@@ -288,7 +279,7 @@ def _fresh(missing: Iterable[str], task: str, name: str) -> tuple[str, ...]:
 def _quantization(quant: Quant | None, dtype: Dtype, config: PretrainedConfig) -> BitsAndBytesConfig | None:
     if quant is None:
         return None
-    _require("bitsandbytes", f"quant={quant!r}")
+    require("bitsandbytes", f"quant={quant!r}")
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -316,11 +307,17 @@ def _set_padding(tokenizer: PreTrainedTokenizerBase, name: str, model: PreTraine
 # Places: from what the user names to a folder or a hub id.
 
 
-def _locate(name: str) -> str:
+def locate(name: str) -> str:
+    """Where `transformers` finds what a user names: a folder, or the id of a model on the hub.
+
+    Raises:
+        ConfigError: there is no such base.
+        DeltaError: a package is missing, or the cache can not be written.
+    """
     path = _place(name)
     if path is None:
         return name
-    return str(_dequantised(path) if path.is_file() else path)
+    return str(dequantised(path) if path.is_file() else path)
 
 
 def _place(name: str) -> Path | None:
@@ -362,114 +359,7 @@ def _check_folder(folder: Path) -> None:
     raise ConfigError(f"base {str(folder)!r}: expected a model folder, {hint}")
 
 
-def _require(package: str, what: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise DeltaError(f"{what}: needs the package {package}, found none; run pip install {package}")
-
-
-# GGUF: dequantised once, read as a folder ever after.
-
-
-def _cache() -> Path:
-    if chosen := os.environ.get("DELTATUNE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltatune"
-
-
-def _dequantised(gguf: Path) -> Path:
-    """The folder in the cache that holds the model of a GGUF file; made if it is not there. It is safe to delete."""
-    folder = _cache() / f"{gguf.stem}-{_digest(gguf)}"
-    if folder.is_dir():
-        return folder
-    _require("gguf", f"base {str(gguf)!r}")
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no setting
-        model, tokenizer = _read_gguf(gguf)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
-            whole = Path(scratch, folder.name)
-            model.save_pretrained(whole)
-            tokenizer.save_pretrained(whole)
-            _put(whole, folder)
-    except (OSError, SafetensorError) as error:
-        hint = "set DELTATUNE_CACHE to a folder that can hold it"
-        raise DeltaError(f"cache {folder.parent}: can not be written ({_line(error)}); {hint}") from None
-    return folder
-
-
-def _put(whole: Path, folder: Path) -> None:
-    try:
-        os.replace(whole, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same content
-            raise
-
-
-def _digest(gguf: Path) -> str:
-    import transformers
-
-    # All of the content: two fine-tunes can share name, size, head and tail. 100 MB take 60 ms.
-    digest = hashlib.sha256(f"{_CACHE_FORMAT} {transformers.__version__}".encode())
-    with gguf.open("rb") as file:
-        if (magic := file.read(4)) != b"GGUF":
-            raise ConfigError(f"base {str(gguf)!r}: expected a GGUF file, found one that begins with {magic!r}")
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def _read_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    import transformers
-
-    where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    config = transformers.AutoConfig.from_pretrained(**where)
-    task = "seq2seq-lm" if config.is_encoder_decoder else "causal-lm"
-    loader = getattr(transformers, TASKS[task].loader)
-    model, info = loader.from_pretrained(**where, dtype="float32", output_loading_info=True)
-    _fresh(info["missing_keys"], task, str(gguf))
-    # It is dense now, but can not be saved while it says that it is quantised.
-    vars(model).pop("hf_quantizer", None)
-    vars(model.config).pop("quantization_config", None)
-    model.is_quantized = False
-    tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
-    _restore_digits(tokenizer, gguf)
-    return model, tokenizer
-
-
-def _restore_digits(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
-    """Let a tokenizer that splits numbers into digits do so: transformers does not read that from a GGUF file."""
-    from gguf import GGUFReader
-    from tokenizers.pre_tokenizers import Digits
-    from tokenizers.pre_tokenizers import Sequence as Both
-
-    field = GGUFReader(gguf).get_field("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
-        backend = tokenizer.backend_tokenizer
-        backend.pre_tokenizer = Both([Digits(individual_digits=True), backend.pre_tokenizer])
-
-
-# Silence and plain words.
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the loading libraries silent, and leave their settings as the user had them."""
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from transformers.utils import logging as bars
-
-    shown, hub_shown = bars.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    levels = {logger: logger.level for logger in map(logging.getLogger, _TALKATIVE)}
-    bars.disable_progress_bar()
-    for logger in levels:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)
-        if shown:
-            bars.enable_progress_bar()
-        (enable_progress_bars if hub_shown else disable_progress_bars)()
+# Plain words.
 
 
 @contextlib.contextmanager
@@ -481,7 +371,7 @@ def _explained(name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, AssertionError) as error:
         if not _unreachable(error):
-            raise ConfigError(f"base {name!r}: can not be loaded: {_line(error)}") from None
+            raise ConfigError(f"base {name!r}: can not be loaded: {first_line(error)}") from None
         near = difflib.get_close_matches(name, ALIASES, n=1)
         hint = f"did you mean {near[0]}?" if near else "check the name, or the connection"
         raise DeltaError(
@@ -497,9 +387,3 @@ def _unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import nn
 
 from deltatune.attachment.sites import head_modules
-from deltatune.errors import DeltaError
 from deltatune.io.bases import Quant
+from deltatune.io.quiet import require
 
 __all__ = ["quantise", "scales_of"]
 
@@ -30,8 +29,7 @@ def quantise(model: nn.Module, quant: Quant) -> None:
     Raises:
         DeltaError: bitsandbytes is not installed.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise DeltaError(f"quant={quant!r}: needs the package bitsandbytes, found none; run pip install bitsandbytes")
+    require("bitsandbytes", f"quant={quant!r}")
     heads = head_modules(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and module not in heads:
