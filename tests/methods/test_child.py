@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import deltatune as dt
 from deltatune.attachment.delta import Delta
 from deltatune.errors import AttachError, ConfigError, DataError, FileFormatError, SiteError
-from deltatune.methods.child import ChildTuning, fisher
+from deltatune.methods.child import ChildTuning
+from deltatune.methods.fisher import fisher
 from deltatune.methods.topk import top_k
 from deltatune.train.distributed import drawing_alike
 from tests.methods.training import assert_close, losses

@@ -33,21 +33,21 @@ The paper: batches of 16, 3 epochs, learning rate 4e-5, weight decay 0.01, warm-
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from deltatune.attachment.bank import bank_of, bare
+from deltatune.attachment.bank import bare
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.layers import is_quantized
 from deltatune.attachment.part import Params, Part, master_dtype
 from deltatune.attachment.sites import Site, find_sites, head_modules
-from deltatune.errors import AttachError, DataError, FileFormatError, SiteError
+from deltatune.errors import AttachError, FileFormatError, SiteError
 from deltatune.methods.base import Method, check
+from deltatune.methods.fisher import fisher, untrained
 from deltatune.methods.topk import shares, top_k
 from deltatune.train.hooks import Step
 
@@ -138,7 +138,7 @@ class ChildTuning(Method):
         pieces, parameters = _pieces(delta.model, dict(delta.items()))
         if all(piece.is_chosen for piece in pieces):
             return
-        with _untrained(delta.model):
+        with untrained(delta.model):
             scores = fisher(delta.model, parameters, batches)
         with bare(delta.model):
             self._choose(pieces, parameters, scores)
@@ -163,90 +163,6 @@ def _pieces(model: nn.Module, parts: Mapping[str, Part]) -> tuple[list[Piece], l
             pieces += [piece for _, piece in part.items()]
             parameters += [model.get_submodule(site).get_parameter(name) for name in part.changes]
     return pieces, parameters
-
-
-def fisher(model: nn.Module, parameters: Sequence[nn.Parameter], batches: Iterable[Mapping[str, Any]]) -> list[Tensor]:
-    """The mean over batches of the squared gradient of the loss, for each parameter; float32 at least.
-
-    Dropout is off. Needs memory for the sums, and for one parameter's gradient at a time. In a distributed run the mean
-    goes over the batches of all processes.
-
-    Raises:
-        DataError: there is no batch, or one without a loss.
-    """
-    sums = [torch.zeros_like(p, dtype=master_dtype(p.dtype), requires_grad=False) for p in parameters]
-    count = 0
-    with _squared_into(sums, parameters), _without_dropout(model), torch.enable_grad():
-        for batch in batches:
-            loss = getattr(model(**batch), "loss", None)
-            if loss is None:
-                raise DataError("child: expected batches with labels, found one that gives no loss; add labels")
-            loss.backward()
-            count += 1
-    totals = _summed_over_processes([*sums, torch.tensor(float(count), device=sums[0].device)])
-    if not int(totals[-1]):
-        raise DataError("child: expected training data for the Fisher information, found no batch; pass some")
-    return [total.div_(totals[-1].to(total.device)) for total in totals[:-1]]
-
-
-@contextlib.contextmanager
-def _squared_into(sums: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Add the square of every gradient to its sum as soon as it is whole, and free it."""
-
-    def adder(total: Tensor) -> Callable[[Tensor], None]:
-        def add(parameter: Tensor) -> None:
-            gradient, parameter.grad = parameter.grad, None
-            if gradient is not None:
-                gradient = gradient.to(total.dtype)
-                total.addcmul_(gradient, gradient)
-
-        return add
-
-    former = [parameter.requires_grad for parameter in parameters]
-    handles = []
-    try:
-        for parameter, total in zip(parameters, sums, strict=True):
-            parameter.requires_grad_(True)
-            handles.append(parameter.register_post_accumulate_grad_hook(adder(total)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for parameter, required in zip(parameters, former, strict=True):
-            parameter.requires_grad_(required)
-
-
-def _summed_over_processes(tensors: list[Tensor]) -> list[Tensor]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        for tensor in tensors:
-            torch.distributed.all_reduce(tensor)
-    return tensors
-
-
-@contextlib.contextmanager
-def _untrained(model: nn.Module) -> Iterator[None]:
-    """Deltas act but take no gradients."""
-    trained = [parameter for parameter in bank_of(model).parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
-@contextlib.contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, but for layers that are checkpointed, which they are in training mode only."""
-    former = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in former:
-            module.training = bool(getattr(module, "gradient_checkpointing", False))
-        yield
-    finally:
-        for module, training in former:
-            module.training = training
 
 
 class Piece(nn.Module):
