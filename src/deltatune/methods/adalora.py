@@ -38,8 +38,8 @@ from deltatune.attachment.delta import Delta
 from deltatune.attachment.layers import is_linear
 from deltatune.attachment.part import Params, Part
 from deltatune.attachment.sites import find_sites
-from deltatune.methods.base import Method, check
-from deltatune.methods.lora import LoRAPart, common_settings, is_int, is_number, lies_transposed
+from deltatune.methods.base import Method, check, is_int, is_number
+from deltatune.methods.lora import LoRAPart, common_settings, lies_transposed
 
 if TYPE_CHECKING:
     from deltatune.train.hooks import Step

@@ -22,7 +22,7 @@ from deltatune.io.peft_layout import from_keys, to_keys
 if TYPE_CHECKING:
     from deltatune.train.hooks import Step
 
-__all__ = ["Method", "check"]
+__all__ = ["Method", "check", "is_int", "is_number"]
 
 M = TypeVar("M", bound="Method")
 
@@ -160,6 +160,16 @@ def check(holds: bool, name: str, expected: str, found: object, hint: str = "") 
     """Raise a :class:`ConfigError` in the one form all settings use, unless ``holds``."""
     if not holds:
         raise ConfigError(f"{name}: expected {expected}, found {found!r}" + (f"; {hint}" if hint else ""))
+
+
+def is_int(value: object) -> bool:
+    """Whether a setting is a whole number, which Python's truth values are too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting is a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _answering(model: nn.Module, site: Site) -> nn.Module:

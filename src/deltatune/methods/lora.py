@@ -37,11 +37,11 @@ from deltatune.attachment.part import Params, Part, master_dtype
 from deltatune.attachment.sites import Site, base_modules, by_name, find_sites, is_pattern
 from deltatune.errors import ConfigError
 from deltatune.io.peft_layout import as_modules, as_patterns, as_targets, in_layers
-from deltatune.methods.base import Method, check
+from deltatune.methods.base import Method, check, is_int, is_number
 from deltatune.methods.lowrank import low_rank_update
 from deltatune.methods.shift import Shift
 
-__all__ = ["LoRA", "LoRAPart", "common_settings", "is_int", "is_number", "lies_transposed"]
+__all__ = ["LoRA", "LoRAPart", "common_settings", "lies_transposed"]
 
 Init = Literal["default", "gaussian", "pissa", "orthogonal"]
 Bias = Literal["none", "all", "lora_only"]
@@ -391,11 +391,3 @@ def common_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def lies_transposed(module: nn.Module) -> bool:
     """Whether a linear ``module`` keeps its weight as ``[in, out]``: what PEFT calls ``fan_in_fan_out``."""
     return is_linear(module) and stored(module, torch.empty(1, 2)).shape != (1, 2)
-
-
-def is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -33,8 +33,8 @@ from deltatune.attachment.layers import is_linear, is_quantized, stored
 from deltatune.attachment.part import Params, Part
 from deltatune.attachment.sites import Site
 from deltatune.errors import ConfigError
-from deltatune.methods.base import check
-from deltatune.methods.lora import LoRA, LoRAPart, is_int, is_number
+from deltatune.methods.base import check, is_int, is_number
+from deltatune.methods.lora import LoRA, LoRAPart
 
 if TYPE_CHECKING:
     from deltatune.train.hooks import Step
