@@ -62,6 +62,7 @@ def test_right_queries_can_be_written(name: str, readers: dict[str, Reader]) -> 
         "SELECT CAST(mgt_fee AS INTEGER) FROM mf_info",
         "SELECT MF_INFO.FND_ABBR FROM MF_INFO",
         "SELECT *, a.* FROM mf_info AS a",
+        'SELECT COUNT(*) FROM mf_info WHERE fnd_type = "Bonds, (all"',
     ],
 )
 def test_what_people_write_can_be_written(sql: str) -> None:
@@ -75,6 +76,12 @@ def test_a_function_may_have_a_from_of_its_own() -> None:
     assert not whole(words, "SELECT nav_dt FROM nav_dt")
 
 
+def test_only_sqlite_has_values_in_double_quotes() -> None:
+    sql = 'SELECT COUNT(*) FROM mf_info WHERE fnd_type = "Bonds"'
+    assert not whole(QueryWords(database("funds"), "postgres"), sql)
+    assert whole(QueryWords(database("funds"), "postgres"), sql.replace("Bonds", "fnd_abbr"))
+
+
 @pytest.mark.parametrize(
     ("sql", "upto"),
     [
@@ -85,7 +92,8 @@ def test_a_function_may_have_a_from_of_its_own() -> None:
         ("SELECT mf_nav.fnd_abbr FROM mf_nav", "SELECT mf_nav.fnd_"),
         ("SELECT COUNT(*) from mf_info", "SELECT COUNT(*) from"),
         ("SELECT COUNT(*)) FROM mf_info", "SELECT COUNT(*)"),
-        ('SELECT "name" FROM mf_info', 'SELECT "na'),
+        ('SELECT fnd_abbr FROM "name"', 'SELECT fnd_abbr FROM "'),
+        ('SELECT mf_info."name" FROM mf_info', 'SELECT mf_info."'),
         ("SELECT c FROM mf_info", "SELECT c"),
         ("SELECT 1; DROP TABLE mf_info", "SELECT 1; "),
         ("SELECT 1 # no", "SELECT 1 "),

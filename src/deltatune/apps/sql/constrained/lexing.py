@@ -160,12 +160,17 @@ class QueryWords:
         return None if closed is None else _sign(closed, piece)
 
     def _quoted(self, place: Place, piece: str) -> Place | None:
-        if place.quote == "'":
-            return replace(place, quote="", before="'") if piece == "'" else place
+        if self._is_value(place):
+            return replace(place, quote="", before="'") if piece == place.quote else place
         if piece == place.quote:
             return self._closed(replace(place, quote=""), piece, sql=False)
         begun = replace(place, word=place.word + piece)
         return begun if self._begins(begun, sql=False) else None
+
+    def _is_value(self, place: Place) -> bool:
+        """Whether what is in quotes may be anything; SQLite takes for a value what is in double ones and no name."""
+        name = place.owner or self._reads_table(place)
+        return place.quote == "'" or (place.quote == '"' and self.dialect == "sqlite" and not name)
 
     def _begins(self, place: Place, *, sql: bool = True) -> bool:
         """Whether the word that is not over can become one that may stand here."""
