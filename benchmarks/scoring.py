@@ -9,7 +9,7 @@ SmolLM2-135M in float32 with LoRA of rank 8 on query and value, tokens drawn fro
   which `deltatune.apps.tab` scores classes with; *one by one* is a pass for each answer of each row, *padded* is 8 such
   passes in a batch, both through the model's own `forward`.
 - *writing*: 8 questions of 20 to 40 tokens under a schema of 200, gone on from greedily by 8 tokens. deltatune is
-  `prefill` before `generate`, with the check that the model allows it; *generate* is without.
+  `begun` before `generate`, with the check that the model allows it; *generate* is without.
 
 The sides take turns in one process; the first round is not counted and figures are medians. *ours / theirs* is
 deltatune's speed over that of the side, round by round, by the wall and by the processor: on a machine with other work
@@ -40,7 +40,7 @@ from deltatune.apps.tab.scoring import class_scores
 from deltatune.apps.tab.serialize import Serializer
 from deltatune.apps.tab.task import Task
 from deltatune.io.bases import Base
-from deltatune.packing.prefill import prefill, why_no_prefill
+from deltatune.packing.prefill import begun, why_no_prefill
 from deltatune.train.collate import Collator
 from deltatune.train.complete import chunks
 from starts import base_of
@@ -124,15 +124,16 @@ def writers(model: Any, random: Random) -> dict[str, Side]:
     prompts = [schema + tokens(random, random.randint(20, 40)) for _ in range(8)]
     batch = Collator(0, "left")([{"input_ids": prompt} for prompt in prompts])
 
-    def write(**begun: Any) -> list[int]:
-        written: Tensor = model.generate(**batch, **begun, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW)
+    def write(inputs: dict[str, Any]) -> list[int]:
+        written: Tensor = model.generate(**inputs, do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW)
         return written[:, -NEW:].flatten().tolist()
 
     def ours() -> list[int]:
         assert why_no_prefill(model) is None
-        return write(past_key_values=prefill(model, prompts))
+        with begun(model, prompts) as inputs:
+            return write(inputs)
 
-    return {OURS: ours, "generate": write}
+    return {OURS: ours, "generate": lambda: write(batch)}
 
 
 def tokens(random: Random, count: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import given, settings
 from torch import Tensor
 
 import deltatune as dt
+from deltatune.attachment import attention
 from deltatune.errors import DataError
-from deltatune.packing.prefill import SAVED, prefill, shared_tokens, why_no_prefill
+from deltatune.packing.attend import attend_behind
+from deltatune.packing.prefill import SAVED, begun, prefill, saved_tokens, why_no_prefill
 from deltatune.train.collate import Collator
 from deltatune.train.complete import complete
 from tests.cli import tiny
@@ -50,11 +53,20 @@ def padded(texts: list[Ids]) -> dict[str, Tensor]:
     return Collator(0, "left")([{"input_ids": text} for text in texts])
 
 
-def written(model: Any, texts: list[Ids], begun: bool, **how: Any) -> Tensor:
+def alike() -> list[Ids]:
+    """Those that share a beginning; it is the whole of the last one but for a token."""
+    first, second, third, common, *_ = prompts()
+    return [first, second, third, [*common, 7]]
+
+
+def written(model: Any, texts: list[Ids], shared: bool, **how: Any) -> Tensor:
+    """The new tokens."""
     torch.manual_seed(5)
     copies = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
-    cache = {"past_key_values": prefill(model, texts, copies=copies, least=1)} if begun else {}
-    return model.generate(**padded(texts), **cache, max_new_tokens=6, min_new_tokens=6, **how)  # type: ignore[no-any-return]
+    inputs: Any = begun(model, texts, copies=copies, least=1) if shared else nullcontext(padded(texts))
+    with inputs as given:
+        found: Tensor = model.generate(**given, max_new_tokens=6, min_new_tokens=6, **how)
+    return found[:, -6:]
 
 
 @torch.no_grad()
@@ -66,7 +78,7 @@ def assert_same_cache(model: Any, texts: list[Ids], least: int) -> None:
         if len(text) == 1:
             continue
         own = model(input_ids=torch.tensor([text[:-1]]), use_cache=True).past_key_values
-        for ours, theirs in zip(found.layers, own.layers, strict=True):
+        for ours, theirs in zip(found.cache.layers, own.layers, strict=True):
             assert ours.keys.shape[2] == width
             torch.testing.assert_close(ours.keys[row, :, width + 1 - len(text) :], theirs.keys[0], rtol=0, atol=1e-10)
             torch.testing.assert_close(
@@ -81,20 +93,22 @@ def test_each_method_writes_the_same(row: Row, family: Family) -> None:
     attach(model, row, family, seed=1)
     assert why_no_prefill(model) is None
     assert_same_cache(model, prompts(), least=4)
-    assert torch.equal(written(model, prompts(), True), written(model, prompts(), False))
+    for texts in (prompts(), alike(), alike()[:1]):
+        assert torch.equal(written(model, texts, True), written(model, texts, False))
 
 
 @causal
+@pytest.mark.parametrize("texts", [prompts(), alike(), alike()[:1]], ids=["some", "all", "one"])
 @pytest.mark.parametrize("how", WAYS.values(), ids=list(WAYS))
-def test_each_way_of_writing(family: Family, how: dict[str, Any]) -> None:
+def test_each_way_of_writing(family: Family, how: dict[str, Any], texts: list[Ids]) -> None:
     model = family.model().double()
     for number, name in enumerate(("lora", "prefix", "prompt")):
         stir(attach(model, ROWS[name], family, name=name), number)
-    plain = written(model, prompts(), False, **how)
-    assert torch.equal(written(model, prompts(), True, **how), plain)
+    plain = written(model, texts, False, **how)
+    assert torch.equal(written(model, texts, True, **how), plain)
     with dt.disabled(model):
-        base = written(model, prompts(), True, **how)
-        assert torch.equal(base, written(model, prompts(), False, **how))
+        base = written(model, texts, True, **how)
+        assert torch.equal(base, written(model, texts, False, **how))
     assert not torch.equal(base, plain)  # the deltas have to matter for this to say anything
 
 
@@ -104,7 +118,40 @@ def test_attention_implementations(implementation: str) -> None:
     model = family.model().double()
     model.set_attn_implementation(implementation)
     attach(model, ROWS["prefix"], family, seed=1)
-    assert torch.equal(written(model, prompts(), True), written(model, prompts(), False))
+    for texts in (prompts(), alike()):
+        assert torch.equal(written(model, texts, True), written(model, texts, False))
+
+
+@causal
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@torch.no_grad()
+def test_scores_are_those_of_the_plain_run(
+    family: Family, implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(attention, "attend_behind", lambda *args: steps.append(1) or attend_behind(*args))
+    model = family.model().double()
+    model.set_attn_implementation(implementation)
+    attach(model, ROWS["prefix"], family, seed=1)
+    how: dict[str, Any] = {"output_scores": True, "return_dict_in_generate": True, "max_new_tokens": 5}
+    plain = model.generate(**padded(alike()), **how)
+    with begun(model, alike(), least=1) as inputs:
+        found = model.generate(**inputs, **how)
+    for ours, theirs in zip(found.scores, plain.scores, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # generation hands scores on in float32
+    layers = len(found.past_key_values.layers)
+    assert len(steps) == 2 * 4 * layers + layers  # the plain run has the prefix in front too, but for its first pass
+
+
+def test_what_all_begin_with_is_held_once() -> None:
+    model, texts = FAMILIES["llama"].model(), alike()
+    found = prefill(model, texts, ahead=8)
+    for layer, rows in zip(found.cache.layers, found.front.values(), strict=True):
+        assert rows.keys.shape[1] == 8
+        assert layer.keys.shape[2] == max(map(len, texts)) - 1 - 8
+        assert layer.get_seq_length() == max(map(len, texts)) - 1
+    with begun(model, texts, least=9) as inputs:  # they have only 8 in common
+        assert inputs["past_key_values"].layers[0].keys.shape[2] == max(map(len, texts)) - 1
 
 
 @settings(max_examples=30, deadline=None)
@@ -123,10 +170,11 @@ def test_what_is_shared_runs_once() -> None:
 
 def test_how_much_prompts_share() -> None:
     common = list(range(20))
-    assert shared_tokens([[*common, 30, 31], [*common, 32], [*common, 33, 34]]) == 40
-    assert shared_tokens([common, common]) == 19  # the last token of each runs by itself
-    assert shared_tokens([[1, 2, 3], [1, 2, 4]]) == 0
-    assert shared_tokens([[1]]) == 0
+    assert saved_tokens([[*common, 30, 31], [*common, 32], [*common, 33, 34]]) == 40
+    assert saved_tokens([common, common]) == 19  # the last token of each runs by itself
+    assert saved_tokens([[1, 2, 3], [1, 2, 4]]) == 0
+    assert saved_tokens([[1]]) == 0
+    assert saved_tokens([common], copies=3) == 2 * 19
 
 
 def test_the_model_is_as_it_was_afterwards() -> None:
@@ -134,8 +182,10 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     dt.attach(model, dt.LoRA(r=2))
     before = fingerprint(model)
     assert why_no_prefill(model) is None
-    prefill(model, prompts())
-    assert fingerprint(model) == before
+    for texts in (prompts(), alike()):
+        with begun(model, texts, least=1):
+            pass
+        assert fingerprint(model) == before
 
 
 def test_prompts_of_one_token_have_nothing_to_run() -> None:
@@ -215,7 +265,7 @@ def test_other_ways_of_writing_begin_as_ever(base: Any, how: dict[str, Any]) -> 
 
 def test_little_in_common_does_not_pay(base: Any) -> None:
     texts = schema(3)
-    assert shared_tokens(texts) < SAVED
+    assert saved_tokens(texts) < SAVED
     _, seen = rows_of(base, texts)
     assert seen[0] == 3 * max(map(len, texts))
 

@@ -22,7 +22,7 @@ from deltatune.attachment.layers import features
 from deltatune.attachment.part import HOOK, Rows
 from deltatune.attachment.sites import Site, base_modules, find_sites
 from deltatune.errors import AttachError, SiteError
-from deltatune.packing.attend import attend
+from deltatune.packing.attend import attend, attend_behind
 from deltatune.packing.kernels import attend_by_lengths, attend_by_rule
 from deltatune.packing.layout import Layout
 from deltatune.packing.opaque import attend_opaquely
@@ -227,6 +227,8 @@ def attention(
         return inner(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
     if options.get("cu_seq_lens_k") is not None:
         raise AttachError("attention: expected a mask for packed texts, found their lengths; use 'sdpa' to pack")
+    if _is_one_step(query, attention_mask, front, implementation, options):
+        return attend_behind(query, front, key, value, attention_mask, options.get("scaling")), None
     p = sum(rows.keys.shape[1] for rows in front)
     mask = _widened(attention_mask, front, module, query, key, implementation, options.get("is_causal"))
     if options.get("position_bias") is not None:  # rows in front stand at no position
@@ -236,6 +238,24 @@ def attention(
     values = torch.cat([*(rows.values.to(value.dtype).expand(batch, -1, -1, -1) for rows in front), value], dim=2)
     out, weights = inner(module, query, keys, values, mask, **options)
     return out, None if weights is None else weights[..., p:]
+
+
+_PLAIN = frozenset(
+    {"dropout", "scaling", "is_causal", "sliding_window", "position_ids", "use_cache", "output_attentions"}
+)
+"""The arguments beside which attention is softmax(s q kᵀ) v."""
+
+
+def _is_one_step(
+    query: Tensor, mask: Tensor | None, front: Sequence[Rows], implementation: str, options: dict[str, Any]
+) -> bool:
+    """Whether each row of a batch asks for one token more, behind rows that it shares with all others."""
+    shared = all(rows.taken is None for rows in front)
+    plain = all(name in _PLAIN or value is None for name, value in options.items())
+    plain = plain and not options.get("dropout") and not options.get("output_attentions")
+    one_mask = mask is None or (isinstance(mask, Tensor) and mask.shape[1] == 1)
+    one_query = query.shape[0] > 1 and query.shape[2] == 1
+    return shared and plain and one_mask and one_query and implementation in ("sdpa", "eager")
 
 
 def packed_attention(

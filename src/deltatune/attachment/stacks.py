@@ -32,6 +32,7 @@ __all__ = [
     "rotated",
     "shift_positions",
     "stacks_of",
+    "standing_in_front",
     "takes_positions",
     "widen_mask",
     "without_checkpoints",
@@ -153,20 +154,35 @@ def widen_mask(mask: Tensor | None, seen: Tensor, tokens: int, *, front: bool) -
 def record(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
     """Within this context, note each module's own keys and values, ``[batch, kv_heads, tokens, head_dim]``."""
     noted: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def note(module: nn.Module, key: Tensor, value: Tensor) -> list[Rows]:
+        noted[module] = (key, value)
+        return []
+
+    with _asking(modules, note):
+        yield noted
+
+
+@contextlib.contextmanager
+def standing_in_front(rows: Mapping[nn.Module, Rows]) -> Iterator[None]:
+    """Within this context attention modules have rows in front, nearer to their own than those of deltas."""
+    with _asking(rows, lambda module, key, value: [rows[module]]):
+        yield
+
+
+@contextlib.contextmanager
+def _asking(modules: Iterable[nn.Module], more: Callable[[nn.Module, Tensor, Tensor], list[Rows]]) -> Iterator[None]:
+    """Within this context attention modules ask this too, after what they ask already, what stands in front of them."""
     former = {module: vars(module).get(HOOK) for module in modules}
 
-    def note(module: nn.Module) -> Any:
-        def front(key: Tensor, value: Tensor) -> Any:
-            noted[module] = (key, value)
-            ask = former[module]
-            return [] if ask is None else ask(key, value)
-
-        return front
+    def front(module: nn.Module, key: Tensor, value: Tensor) -> list[Rows]:
+        ask = former[module]
+        return [*([] if ask is None else ask(key, value)), *more(module, key, value)]
 
     for module in former:
-        vars(module)[HOOK] = note(module)
+        vars(module)[HOOK] = partial(front, module)
     try:
-        yield noted
+        yield
     finally:
         for module, ask in former.items():
             vars(module).pop(HOOK)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deltatune.attachment.part import Rows
 from deltatune.packing.layout import Block, Layout
 
-__all__ = ["Attention", "attend", "in_front"]
+__all__ = ["Attention", "attend", "attend_behind", "in_front"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 
@@ -52,6 +52,51 @@ def attend(
         mask = layout.mask(block, count, window, plain_too=is_eager, dtype=query.dtype)
         outputs.append(inner(module, own, keys, values, mask, **options)[0])
     return torch.cat(outputs, dim=1)
+
+
+def attend_behind(
+    query: Tensor, front: Sequence[Rows], key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
+) -> Tensor:
+    """One query of each row of a batch over rows that all have in front, and its own keys: ``[batch, 1, heads, d]``.
+
+    The queries of all rows are one matrix to what stands in front, so that it is read once and never copied for each.
+    The two halves meet in one softmax.
+
+    Args:
+        query: ``[batch, heads, 1, d]``.
+        front: keys and values that every row sees.
+        key: ``[batch, kv_heads, keys, d]``.
+        value: like ``key``.
+        mask: of the row's own keys, ``[batch or 1, 1, 1, keys]``: what is seen, or what is added to the scores.
+        scaling: of the scores. Default: one over the root of d.
+    """
+    batch, heads, _, width = query.shape
+    groups = key.shape[1]
+    keys = _joined([rows.keys.to(key.dtype) for rows in front])
+    values = _joined([rows.values.to(value.dtype) for rows in front])
+    queries = query.reshape(batch, groups, heads // groups, width)
+
+    def to_front(each: Tensor) -> Tensor:
+        """``[batch, kv_heads, queries, d]`` as ``[kv_heads, batch * queries, d]``."""
+        return each.transpose(0, 1).flatten(1, 2)
+
+    def to_rows(each: Tensor) -> Tensor:
+        return each.view(groups, batch, heads // groups, -1).transpose(0, 1)
+
+    scaling = width**-0.5 if scaling is None else scaling
+    own = queries @ key.transpose(2, 3) * scaling
+    if mask is not None:
+        own = own.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else own + mask
+    far = to_rows(to_front(queries) @ keys.transpose(1, 2)) * scaling
+    precise = torch.promote_types(query.dtype, torch.float32)
+    weights = torch.cat([far, own], dim=3).softmax(dim=3, dtype=precise).to(query.dtype)
+    ahead, near = weights.split([keys.shape[1], key.shape[2]], dim=3)
+    out: Tensor = to_rows(to_front(ahead) @ values) + near @ value
+    return out.reshape(batch, 1, heads, width)
+
+
+def _joined(each: list[Tensor]) -> Tensor:
+    return each[0] if len(each) == 1 else torch.cat(each, dim=1)
 
 
 def in_front(front: Sequence[Rows], key: Tensor, value: Tensor) -> list[tuple[Tensor, Tensor]]:

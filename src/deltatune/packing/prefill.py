@@ -3,30 +3,35 @@
 The prompts of a batch, each without its last token, are one trie. A run over it leaves in each layer's attention the
 keys and values of every row; a prompt's own, gathered and padded on the left, are what its cache would hold. Learned
 rows never enter a cache, so deltas that put some in front act as ever.
+
+What all prompts begin with is not in the cache of each. It is held once and stands in front of them all, where one
+matrix product does for every row (after Juravsky 2024, Hydragen, https://arxiv.org/abs/2402.05099).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from deltatune.attachment.attention import attention_sites
 from deltatune.attachment.bank import unwrap
+from deltatune.attachment.part import Rows
 from deltatune.attachment.shards import is_sharded
-from deltatune.attachment.stacks import evaluating, listening, record, stacks_of
+from deltatune.attachment.stacks import evaluating, listening, record, stacks_of, standing_in_front
 from deltatune.errors import DataError
 from deltatune.packing.known import ask, is_routed
 from deltatune.packing.packed import SHARED, lay_out
 from deltatune.packing.path import PackedModel, why_not
 from deltatune.packing.trie import alike, build
 
-__all__ = ["SAVED", "prefill", "shared_tokens", "why_no_prefill"]
+__all__ = ["SAVED", "begun", "prefill", "saved_tokens", "why_no_prefill"]
 
 SAVED = 64
 """How many tokens have to be shared for it to pay: writing then begins with a pass over the weights more."""
@@ -34,10 +39,10 @@ SAVED = 64
 Ids = Sequence[int]
 
 
-def shared_tokens(prompts: Sequence[Ids]) -> int:
-    """About how many tokens of prompts need not run, since others begin with them too."""
-    common = (alike(a, b) for a, b in pairwise(sorted(list(prompt)[:-1] for prompt in prompts)))
-    return sum(tokens for tokens in common if tokens >= SHARED)
+def saved_tokens(prompts: Sequence[Ids], copies: int = 1) -> int:
+    """About how many tokens of the rows that prompts take need not run, since others begin with them too."""
+    texts = sorted(list(prompt)[:-1] for prompt in prompts for _ in range(copies))
+    return sum(tokens for tokens in (alike(a, b) for a, b in pairwise(texts)) if tokens >= SHARED)
 
 
 def why_no_prefill(model: nn.Module) -> str | None:
@@ -54,18 +59,57 @@ def why_no_prefill(model: nn.Module) -> str | None:
     return ask(why_not, model) or ask(_difference, model)
 
 
-@torch.no_grad()
-def prefill(model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, least: int = SHARED) -> DynamicCache:
-    """What a cache holds of each prompt but its last token, padded on the left; what prompts begin with runs once.
-
-    ``model.generate(input_ids, attention_mask, past_key_values=cache)`` goes on from it, given the whole prompts padded
-    on the left. It writes into the cache, so that serves once.
+@contextlib.contextmanager
+def begun(
+    model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, pad: int = 0, least: int = SAVED
+) -> Iterator[dict[str, Tensor | Any]]:
+    """What ``model.generate`` goes on from within this context: tokens, their mask, and a cache of all but the last.
 
     Args:
         model: one of which :func:`why_no_prefill` says nothing.
         prompts: token ids; one has to have two or more.
         copies: how many rows of the batch each prompt takes, one after the other: beams, or sequences of a prompt.
             Default: 1.
+        pad: the token that stands for none. Default: 0.
+        least: with how many tokens all prompts have to begin for these to be kept once. Default: 64.
+
+    Raises:
+        DataError: no prompt has two tokens.
+    """
+    model, device = unwrap(model), next(model.parameters()).device
+    ahead = _common(prompts) if len(prompts) * copies > 1 else 0
+    ahead = ahead if ahead >= least else 0
+    found = prefill(model, prompts, ahead=ahead)
+    if copies > 1:
+        found.cache.batch_repeat_interleave(copies)
+    width = max(map(len, prompts))
+    rows = [[*prompt[:ahead], *[pad] * (width - len(prompt)), *prompt[ahead:]] for prompt in prompts]
+    seen = [[*[1] * ahead, *[0] * (width - len(prompt)), *[1] * (len(prompt) - ahead)] for prompt in prompts]
+    inputs = {"input_ids": torch.tensor(rows, device=device), "attention_mask": torch.tensor(seen, device=device)}
+    if not ahead:
+        yield {**inputs, "past_key_values": found.cache}
+        return
+    with listening(model, found.front), standing_in_front(found.front):
+        yield {**inputs, "past_key_values": found.cache}
+
+
+class Prefilled(NamedTuple):
+    """What is known of prompts when writing begins."""
+
+    cache: Cache
+    """Of each prompt all but its first tokens, which are in front, and its last one; padded on the left."""
+    front: dict[nn.Module, Rows]
+    """By attention module the keys and values of what all prompts begin with."""
+
+
+@torch.no_grad()
+def prefill(model: nn.Module, prompts: Sequence[Ids], *, ahead: int = 0, least: int = SHARED) -> Prefilled:
+    """Run prompts but for their last tokens; what several begin with runs once.
+
+    Args:
+        model: one of which :func:`why_no_prefill` says nothing.
+        prompts: token ids; one has to have two or more.
+        ahead: how many tokens, with which all prompts begin, stand in front. Default: none.
         least: share only stretches of so many tokens. Default: 16.
 
     Raises:
@@ -79,18 +123,63 @@ def prefill(model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, least:
     begun = [text for text in texts if text]
     batch = lay_out(build(begun, least=least), begun)
     packed_model, device = PackedModel(model), next(model.parameters()).device
-    # What stands for padding is never seen, so any row will do for it.
     found = iter(batch.layout.rows_of_texts())
-    rows = [[0] * (width - len(text)) + (next(found) if text else []) for text in texts]
+    rows = [next(found) if text else [] for text in texts]
+    # What stands for padding is never seen, so any row will do for it.
+    own = [[0] * (width - len(text)) + list(row[ahead:]) for text, row in zip(texts, rows, strict=True)]
     with evaluating(model), packed_model.listening(), record(packed_model.attention) as noted:
         packed_model.hidden(batch.to(device))
-    cache, index = DynamicCache(config=_config(model)), torch.tensor(rows, device=device)
+    cache = Cache([Behind(ahead) for _ in packed_model.attention]) if ahead else DynamicCache(config=_config(model))
+    index, first = torch.tensor(own, device=device), torch.tensor(rows[0][:ahead], device=device, dtype=torch.long)
+    front = {}
     for layer, module in enumerate(packed_model.attention):
-        keys, values = (_gathered(each[0], index.to(each.device)) for each in noted.pop(module))
-        cache.update(keys, values, layer)
-    if copies > 1:
-        cache.batch_repeat_interleave(copies)
-    return cache
+        keys, values = (each[0] for each in noted.pop(module))
+        there, here = first.to(keys.device), index.to(keys.device)
+        front[module] = Rows(keys[:, there], values[:, there], None)
+        if here.numel():
+            cache.update(_gathered(keys, here), _gathered(values, here), layer)
+    return Prefilled(cache, front)
+
+
+class Behind(DynamicLayer):
+    """The cache of a layer, of what stands behind some first tokens that are kept elsewhere.
+
+    Args:
+        ahead: how many tokens they are.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ahead = ahead
+
+    def get_seq_length(self) -> int:
+        """All tokens that there are, which positions count on from."""
+        return self.ahead + self._own
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """The keys that a mask is for, and the first one's position: those in front are seen by all."""
+        return self._own + query_length, self.ahead
+
+    @property
+    def _own(self) -> int:
+        return int(super().get_seq_length())
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """As ever, where there is anything."""
+        if self.is_initialized:
+            super().reorder_cache(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """As ever, where there is anything."""
+        if self.is_initialized:
+            super().batch_repeat_interleave(repeats)
+
+
+def _common(prompts: Sequence[Ids]) -> int:
+    """With how many tokens all prompts begin, their last ones aside."""
+    texts = [list(prompt) for prompt in prompts]
+    first, last = min(texts), max(texts)  # what is between them begins no other way
+    return min(alike(first, last), *(len(prompt) - 1 for prompt in prompts))
 
 
 def _gathered(each: Tensor, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from deltatune.attachment.stacks import evaluating
 from deltatune.errors import DataError
-from deltatune.packing.prefill import SAVED, prefill, shared_tokens, why_no_prefill
+from deltatune.packing.prefill import SAVED, begun, saved_tokens, why_no_prefill
 from deltatune.train.collate import Collator
 from deltatune.train.encode import IGNORE, Encoded, Kind
 
@@ -55,13 +55,10 @@ def complete(
     collate = Collator.of(base.tokenizer, side="left" if base.task == "causal-lm" else "right")
     with evaluating(base.model), neutral_generation(base):
         for batch in chunks(list(prompts), batch_size):
-            padded = collate([{"input_ids": list(prompt)} for prompt in batch])
-            inputs = {name: tensor.to(device_of(base.model)) for name, tensor in padded.items()}
-            width = inputs["input_ids"].shape[1] if base.task == "causal-lm" else 0
             settings = {"do_sample": False, "max_new_tokens": max_new_tokens, **sampling}
-            with torch.no_grad():
-                begun = _begun(base, batch, settings)
-                written = base.model.generate(**inputs, **begun, **settings)  # type: ignore[operator]
+            with torch.no_grad(), _begun(base, batch, collate, settings) as inputs:
+                written = base.model.generate(**inputs, **settings)  # type: ignore[operator]
+            width = inputs["input_ids"].shape[1] if base.task == "causal-lm" else 0
             yield from base.tokenizer.batch_decode(written[:, width:], skip_special_tokens=True)
 
 
@@ -73,14 +70,23 @@ _TAKEN = frozenset(
 """The settings of `generate` beside which it is known to go on from a cache as from a prompt."""
 
 
-def _begun(base: Base, prompts: Sequence[Sequence[int]], settings: dict[str, Any]) -> dict[str, Any]:
-    """A cache that has the prompts already, but for their last tokens, if they share enough for that to pay."""
-    if base.task != "causal-lm" or not settings.keys() <= _TAKEN or not settings.get("use_cache", True):
-        return {}
-    if shared_tokens(prompts) < SAVED or why_no_prefill(base.model) is not None:
-        return {}
+@contextmanager
+def _begun(
+    base: Base, prompts: Sequence[Sequence[int]], collate: Collator, settings: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """What writing begins with: the prompts, and a cache of them if they share enough for that to pay."""
     copies = max(settings.get("num_beams") or 1, settings.get("num_return_sequences") or 1)
-    return {"past_key_values": prefill(base.model, prompts, copies=copies)}
+    if _shares(base, prompts, copies, settings):
+        with begun(base.model, prompts, copies=copies, pad=base.tokenizer.pad_token_id) as inputs:
+            yield inputs
+    else:
+        padded = collate([{"input_ids": list(prompt)} for prompt in prompts])
+        yield {name: tensor.to(device_of(base.model)) for name, tensor in padded.items()}
+
+
+def _shares(base: Base, prompts: Sequence[Sequence[int]], copies: int, settings: dict[str, Any]) -> bool:
+    known = base.task == "causal-lm" and settings.keys() <= _TAKEN and settings.get("use_cache", True)
+    return known and saved_tokens(prompts, copies) >= SAVED and why_no_prefill(base.model) is None
 
 
 @contextmanager
