@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from deltatune.errors import DataError
@@ -80,6 +80,16 @@ class Database:
 def everything(schema: Database) -> Selection:
     """All tables with all columns."""
     return {table.name: tuple(column.name for column in table.columns) for table in schema.tables}
+
+
+def part_of(schema: Database, selection: Selection) -> Database:
+    """Some tables with some columns each."""
+    tables = (
+        replace(table, columns=tuple(column for column in table.columns if column.name in selection[table.name]))
+        for table in schema.tables
+        if table.name in selection
+    )
+    return replace(schema, tables=tuple(tables))
 
 
 def foreign_keys(schema: Database) -> Iterator[ForeignKey]:

@@ -213,7 +213,8 @@ class _Learning:
             )
             collate = Collator.of(self.writer.base.tokenizer)
             dataset: Any = self.encoded(examples).examples
-            trainer = dt.Trainer(self.model, arguments, train_dataset=dataset, data_collator=collate)
+            packing = dt.Packing(group=1.0)  # a few examples are seen so often that their order matters little
+            trainer = dt.Trainer(self.model, arguments, train_dataset=dataset, data_collator=collate, packing=packing)
             trainer.remove_callback(transformers.PrinterCallback)
             trainer.train()
         delta.freeze()

@@ -72,8 +72,8 @@ class Writer:
             temperature: that the others are drawn with. Default: 0.7.
             seed: of what is drawn. Default: 0.
             batch_size: answers that are written at once. Default: 16.
-            constrained: write no word that is neither of SQL nor a name of the database. Default: true; answers with a
-                skeleton or reasons before the SQL are free in any case.
+            constrained: write no word that is neither of SQL nor a name that the prompt shows. Default: true; answers
+                with a skeleton or reasons before the SQL are free in any case.
             progress: called with the number of questions that are done. Default: nothing.
 
         Returns:
@@ -82,14 +82,16 @@ class Writer:
         Raises:
             DataError: a question does not fit into the prompt's budget.
         """
-        prompts = [prompt_tokens(self.base, text) for text in self.prompter.prompts(questions, source, evidence)]
-        order = sorted(range(len(prompts)), key=lambda number: prompts[number])  # alike beginnings together
-        written: list[list[str]] = [[] for _ in prompts]
+        prompts = self.prompter.prompts(questions, source, evidence)
         naming = self.prompter.naming(source.schema)
-        words = QueryWords(naming.told, source.reader.dialect) if constrained and self.answer == "sql" else None
-        size = max(1, batch_size // samples)
-        for batch in chunks(order, size):
-            answers = self._batch([prompts[n] for n in batch], samples, temperature, seed, words)
+        ids = [prompt_tokens(self.base, prompt.text) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda number: ids[number])  # alike beginnings together
+        written: list[list[str]] = [[] for _ in prompts]
+        for batch in chunks(order, max(1, batch_size // samples)):
+            words = None
+            if constrained and self.answer == "sql":
+                words = [QueryWords(prompts[number].shown, source.reader.dialect) for number in batch]
+            answers = self._batch([ids[number] for number in batch], samples, temperature, seed, words)
             for number, texts in zip(batch, answers, strict=True):
                 written[number] = [self._sql(text, source, naming) for text in texts]
             if progress is not None:
@@ -101,7 +103,12 @@ class Writer:
         return sql if self.joins else with_joins(sql, source.reader.dialect, source.schema)
 
     def _batch(
-        self, prompts: Sequence[Sequence[int]], samples: int, temperature: float, seed: int, words: QueryWords | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        temperature: float,
+        seed: int,
+        words: Sequence[QueryWords] | None,
     ) -> Iterator[list[str]]:
         greedy = self._complete(prompts, words)
         drawn: list[str] = []
@@ -114,7 +121,9 @@ class Writer:
         for first, others in zip(greedy, chunks(drawn, samples - 1) if drawn else [[]] * len(greedy), strict=True):
             yield [first, *others]
 
-    def _complete(self, prompts: Sequence[Sequence[int]], words: QueryWords | None, **sampling: Any) -> list[str]:
+    def _complete(
+        self, prompts: Sequence[Sequence[int]], words: Sequence[QueryWords] | None, **sampling: Any
+    ) -> list[str]:
         if words is not None:
             constraint = OnlyKnownWords(words, self.base.tokenizer, ends(self.base))
             sampling["logits_processor"] = LogitsProcessorList([constraint])

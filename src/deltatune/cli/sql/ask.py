@@ -59,7 +59,7 @@ def ask(
     with open_source(database, reindex=reindex, limits=Limits(seconds=seconds, rows=max(rows, 1000))) as source:
         writer = open_writer(system, dtype=dtype, quant=quant, device=device)
         if show_prompt:
-            out.print(writer.prompter.prompts([question], source)[0], markup=False, soft_wrap=True)
+            out.print(writer.prompter.prompts([question], source)[0].text, markup=False, soft_wrap=True)
         [answer] = answers(
             writer,
             source,

@@ -27,7 +27,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 def written(base: Base, prompts: list[str], **settings: Any) -> Iterator[str]:
     ids = [base.tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    constraint = OnlyKnownWords(WORDS, base.tokenizer, ends(base))
+    constraint = OnlyKnownWords([WORDS] * len(prompts), base.tokenizer, ends(base))
     settings |= {"logits_processor": LogitsProcessorList([constraint])}
     return complete(base, ids, batch_size=len(ids), max_new_tokens=40, **settings)
 
@@ -63,7 +63,7 @@ class Wishes:
 
 def test_a_right_query_is_left_alone(base: Base) -> None:
     wishes = Wishes(base, "SELECT COUNT(*) FROM mf_info WHERE fnd_type = 'bond' AND mgt_fee > 0.5")
-    constraint = OnlyKnownWords(WORDS, base.tokenizer, ends(base))
+    constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     for step, wanted in enumerate(wishes.ids):
         given = torch.tensor([[5, 6, *wishes.ids[:step]]])
         assert constraint(given, wishes.scores(step)).argmax() == wanted
@@ -71,7 +71,7 @@ def test_a_right_query_is_left_alone(base: Base) -> None:
 
 def test_what_is_no_name_gives_way_to_the_likeliest_that_may_be(base: Base) -> None:
     begun = base.tokenizer("SELECT ", add_special_tokens=False)["input_ids"]
-    constraint = OnlyKnownWords(WORDS, base.tokenizer, ends(base))
+    constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     for end in range(len(begun) + 1):  # as generation does, a token at a time
         found = constraint(torch.tensor([[5, *begun[:end]]]), Wishes(base, "#").scores(0))
     kept = {base.tokenizer.decode(token) for token in found[0].isfinite().nonzero().flatten()}
@@ -80,15 +80,30 @@ def test_what_is_no_name_gives_way_to_the_likeliest_that_may_be(base: Base) -> N
 
 
 def test_an_answer_that_is_over_is_left_alone(base: Base) -> None:
-    constraint = OnlyKnownWords(WORDS, base.tokenizer, ends(base))
+    constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     eos = base.tokenizer.eos_token_id
     constraint(torch.tensor([[5]]), torch.zeros(1, len(base.tokenizer)))
     scores = torch.randn(1, len(base.tokenizer))
     assert torch.equal(constraint(torch.tensor([[5, eos]]), scores), scores)
 
 
+def test_each_prompt_has_its_own_words(base: Base) -> None:
+    equities = QueryWords(database("equities"), "sqlite")
+    constraint = OnlyKnownWords([WORDS, equities], base.tokenizer, ends(base))
+    texts = ["SELECT mf", "SELECT mf", "SELECT eq", "SELECT eq"]  # two answers to each of two prompts
+    rows = [base.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    for end in range(len(rows[0]) + 1):
+        found = constraint(torch.tensor([[5, *row[:end]] for row in rows]), torch.zeros(4, len(base.tokenizer)))
+    go_on = [{base.tokenizer.decode(token) for token in row.isfinite().nonzero().flatten()} for row in found]
+    assert go_on == [{"_"}] * 4
+    swapped = OnlyKnownWords([equities, WORDS], base.tokenizer, ends(base))
+    for end in range(len(rows[0]) + 1):
+        found = swapped(torch.tensor([[5, *row[:end]] for row in rows]), torch.zeros(4, len(base.tokenizer)))
+    assert found.isfinite().all()  # nothing goes on so, so nothing is kept out
+
+
 def test_a_token_keeps_the_space_that_it_begins_with(base: Base) -> None:
-    constraint = OnlyKnownWords(WORDS, base.tokenizer, ends(base))
+    constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     for text in (" red", "red", " ", "'"):
         ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
         assert "".join(constraint._text(token) for token in ids) == text

@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from sqlglot.dialects.dialect import Dialect
 
@@ -121,9 +122,7 @@ class QueryWords:
         self.tables = _Words(owned)
         self.names = _Words([*owned, *(column for columns in owned.values() for column in columns)])
         self.columns = {table.casefold(): _Words(columns) for table, columns in owned.items()}
-        parser = Dialect.get_or_raise(self.dialect).parser_class
-        functions = {*parser.FUNCTIONS, *parser.FUNCTION_PARSERS, *NAMED_FUNCTIONS.get(self.dialect, ())}
-        self.sql = _Words({*KEYWORDS, *TYPES, *functions})
+        self.sql = _words_of_sql(self.dialect)
 
     def read(self, place: Place, text: str) -> Place | None:
         """The place behind more text, or `None` if no query goes on so.
@@ -232,6 +231,13 @@ class QueryWords:
 
     def _in_case(self, place: Place) -> bool:
         return not place.capitals or place.word.isupper()
+
+
+@cache
+def _words_of_sql(dialect: str) -> _Words:
+    parser = Dialect.get_or_raise(dialect).parser_class
+    functions = {*parser.FUNCTIONS, *parser.FUNCTION_PARSERS, *NAMED_FUNCTIONS.get(dialect, ())}
+    return _Words({*KEYWORDS, *TYPES, *functions})
 
 
 def _given(place: Place) -> Place:

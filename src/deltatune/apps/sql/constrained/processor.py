@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -30,17 +30,18 @@ class OnlyKnownWords(LogitsProcessor):
     prompt.
 
     Args:
-        words: what queries are made of.
+        words: for each prompt what queries are made of; the rows of a batch are of the prompts in their order, as many
+            of each.
         tokenizer: the model's.
         ends: the tokens that end an answer.
     """
 
-    def __init__(self, words: QueryWords, tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> None:
-        self.words = words
+    def __init__(self, words: Sequence[QueryWords], tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> None:
+        self.words = list(words)
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
         self._prompt: int | None = None
-        self._places: dict[tuple[int, ...], Place | None] = {(): Place()}
+        self._places: dict[tuple[int, tuple[int, ...]], Place | None] = {}
         self._texts: dict[int, str] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -48,26 +49,30 @@ class OnlyKnownWords(LogitsProcessor):
         if self._prompt is None:
             self._prompt = input_ids.shape[1]
         written = [tuple(row) for row in input_ids[:, self._prompt :].tolist()]
-        self._places = {ids: self._place(ids) for ids in written}
+        copies = len(written) // len(self.words)
+        rows = [(row // copies, ids) for row, ids in enumerate(written)]
+        self._places = {(prompt, ids): self._place(prompt, ids) for prompt, ids in rows}
         masked = scores.clone()
-        for row, ids in enumerate(written):
-            place = self._places[ids]
+        for row, (prompt, ids) in enumerate(rows):
+            place = self._places[prompt, ids]
             if place is not None:
-                masked[row] = self._masked(place, scores[row])
+                masked[row] = self._masked(self.words[prompt], place, scores[row])
         return masked
 
-    def _place(self, ids: tuple[int, ...]) -> Place | None:
+    def _place(self, prompt: int, ids: tuple[int, ...]) -> Place | None:
         """Where a row is; `None` where nothing can be said, as when its answer is over."""
         if not ids:
             return Place()
-        before = self._places.get(ids[:-1])
-        return None if before is None or ids[-1] in self.ends else self.words.read(before, self._text(ids[-1]))
+        before = self._places.get((prompt, ids[:-1]))
+        if before is None or ids[-1] in self.ends:
+            return None
+        return self.words[prompt].read(before, self._text(ids[-1]))
 
-    def _masked(self, place: Place, scores: Tensor) -> Tensor:
+    def _masked(self, words: QueryWords, place: Place, scores: Tensor) -> Tensor:
         count = min(LOOK, len(scores))
         while True:
             likeliest = scores.topk(count).indices.tolist()
-            allowed = [token for token in likeliest if self._may(place, token)]
+            allowed = [token for token in likeliest if self._may(words, place, token)]
             if allowed or count == len(scores):
                 break
             count = min(count * WIDER, len(scores))
@@ -77,11 +82,11 @@ class OnlyKnownWords(LogitsProcessor):
         kept[allowed] = scores[allowed]
         return kept
 
-    def _may(self, place: Place, token: int) -> bool:
+    def _may(self, words: QueryWords, place: Place, token: int) -> bool:
         if token in self.ends:
-            return self.words.may_end(place)
+            return words.may_end(place)
         text = self._text(token)
-        return bool(text) and self.words.read(place, text) is not None
+        return bool(text) and words.read(place, text) is not None
 
     def _text(self, token: int) -> str:
         """What a token adds to a text: tokenizers drop the space that one begins with at the beginning of a text."""

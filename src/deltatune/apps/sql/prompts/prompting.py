@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from deltatune.apps.sql.linking import Linker, ValueMatch
 from deltatune.apps.sql.naming import Names, Naming
 from deltatune.apps.sql.prompts.prompt import PromptStyle, write_prompt
-from deltatune.apps.sql.schema import Database, Selection, everything
+from deltatune.apps.sql.schema import Database, Selection, everything, part_of
 from deltatune.apps.sql.source import Source
 
-__all__ = ["MATCHES", "Prompter", "said_values"]
+__all__ = ["MATCHES", "Prompt", "Prompter", "said_values"]
 
 MATCHES = 4
 """How many values that were found in a question a prompt shows."""
+
+
+class Prompt(NamedTuple):
+    """What a model is told for a question."""
+
+    text: str
+    shown: Database
+    """The tables and columns that it is told of, as it is told of them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ class Prompter:
     names: Names = "own"
     count: Callable[[str], int] | None = None
 
-    def prompts(self, questions: Sequence[str], source: Source, evidence: Sequence[str] = ()) -> list[str]:
+    def prompts(self, questions: Sequence[str], source: Source, evidence: Sequence[str] = ()) -> list[Prompt]:
         """The prompt of each question about one database.
 
         Args:
@@ -54,19 +63,23 @@ class Prompter:
         matches = [source.matches(question, MATCHES) if self.values else [] for question in questions]
         kept = self._selections(questions, source, matches)
         naming = self.naming(source.schema)
+        told = [naming.selection(selection) for selection in kept]
         return [
-            write_prompt(
-                question,
-                naming.told,
-                naming.selection(selection),
-                dialect=source.reader.dialect,
-                values=said_values(found, selection, naming),
-                evidence=also,
-                style=self.style,
-                count=self.count,
+            Prompt(
+                write_prompt(
+                    question,
+                    naming.told,
+                    shown,
+                    dialect=source.reader.dialect,
+                    values=said_values(found, selection, naming),
+                    evidence=also,
+                    style=self.style,
+                    count=self.count,
+                ),
+                part_of(naming.told, shown),
             )
-            for question, selection, found, also in zip(
-                questions, kept, matches, evidence or [""] * len(questions), strict=True
+            for question, selection, shown, found, also in zip(
+                questions, kept, told, matches, evidence or [""] * len(questions), strict=True
             )
         ]
 
