@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from deltatune.apps.sql.reflect import read_database, read_engine
-from deltatune.apps.sql.schema import Column, Database, Table, parse_database
+from deltatune.apps.sql.schema import Column, Database, Table, parse_database, part_of, with_first
 from deltatune.errors import ConfigError, DataError
 
 SHOP = """A shop
@@ -59,6 +59,14 @@ def test_the_short_form() -> None:
 def test_a_wrong_line_is_named(line: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_database("shop", f"A shop\n{line}")
+
+
+def test_a_part_and_another_order() -> None:
+    shop = parse_database("shop", SHOP)
+    part = part_of(shop, {"sale": ("day",)})
+    assert [(table.name, [column.name for column in table.columns]) for table in part.tables] == [("sale", ["day"])]
+    assert [table.name for table in with_first(shop, ["sale"]).tables] == ["sale", "item"]
+    assert with_first(shop, ["item"]) == with_first(shop, []) == shop
 
 
 def test_names_are_found_in_any_case_and_others_are_named() -> None:

@@ -70,7 +70,7 @@ def ask(
         questions: in plain language.
         evidence: for each question what else one has to know. Default: nothing.
         calibrate: mend what can be mended before it runs. Default: true.
-        constrained: write no word that is neither of SQL nor a name of the database. Default: true.
+        constrained: write no word that is neither of SQL nor a name that the prompt shows. Default: true.
         samples: tries at each question; of several, the result that most of them agree on counts. Default: 1.
         temperature: that all but the first try are drawn with. Default: 0.7.
         seed: of what is drawn. Default: 0.

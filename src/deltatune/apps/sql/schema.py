@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from deltatune.errors import DataError
 
-__all__ = ["Column", "Database", "ForeignKey", "Selection", "Table", "everything", "foreign_keys", "parse_database"]
+__all__ = [
+    "Column",
+    "Database",
+    "ForeignKey",
+    "Selection",
+    "Table",
+    "everything",
+    "foreign_keys",
+    "parse_database",
+    "part_of",
+    "with_first",
+]
 
 Selection: TypeAlias = Mapping[str, tuple[str, ...]]
 """Tables and the columns of each, both in the schema's order."""
@@ -90,6 +101,11 @@ def part_of(schema: Database, selection: Selection) -> Database:
         if table.name in selection
     )
     return replace(schema, tables=tuple(tables))
+
+
+def with_first(schema: Database, tables: Collection[str]) -> Database:
+    """The database with some of its tables before the others."""
+    return replace(schema, tables=tuple(sorted(schema.tables, key=lambda table: table.name not in tables)))
 
 
 def foreign_keys(schema: Database) -> Iterator[ForeignKey]:

@@ -69,7 +69,7 @@ def study(
     ``base`` is the model without its deltas, told what to do, all tables that 4,096 tokens hold, by the database's own
     names, and nothing of the values; ``+ linking`` shows it what the linker keeps, in words if the settings say so, and
     the values found; ``+ fine-tuning`` puts the deltas on, and from each answer, as before, the query alone is taken;
-    ``+ constraint`` lets the model write no words but those of SQL and of the database; ``+ calibration`` mends the
+    ``+ constraint`` lets the model write no words but those of SQL and of the prompt; ``+ calibration`` mends the
     very same answers; ``+ self-consistency`` takes a vote of several.
 
     Args:

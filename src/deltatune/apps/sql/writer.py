@@ -13,6 +13,7 @@ from deltatune.apps.sql.augment.joinless import with_joins
 from deltatune.apps.sql.constrained import OnlyKnownWords, QueryWords
 from deltatune.apps.sql.naming import Naming
 from deltatune.apps.sql.prompts.prompting import Prompter
+from deltatune.apps.sql.schema import Database, with_first
 from deltatune.apps.sql.source import Source
 from deltatune.train.complete import chunks, complete, ends
 from deltatune.train.prompting import prompt_tokens
@@ -93,14 +94,19 @@ class Writer:
                 words = [QueryWords(prompts[number].shown, source.reader.dialect) for number in batch]
             answers = self._batch([ids[number] for number in batch], samples, temperature, seed, words)
             for number, texts in zip(batch, answers, strict=True):
-                written[number] = [self._sql(text, source, naming) for text in texts]
+                written[number] = [self._sql(text, source, naming, prompts[number].shown) for text in texts]
             if progress is not None:
                 progress(len(batch))
         return written
 
-    def _sql(self, text: str, source: Source, naming: Naming) -> str:
+    def _sql(self, text: str, source: Source, naming: Naming, shown: Database) -> str:
         sql = naming.mean(sql_of(text, self.answer))
-        return sql if self.joins else with_joins(sql, source.reader.dialect, source.schema)
+        if self.joins:
+            return sql
+        told = {table.name for table in shown.tables}
+        # A column is of a table that the prompt shows rather than of one that it does not.
+        near = with_first(source.schema, [own for own, name in naming.tables.items() if name in told])
+        return with_joins(sql, source.reader.dialect, near)
 
     def _batch(
         self,

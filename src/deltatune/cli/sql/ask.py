@@ -33,7 +33,7 @@ def ask(
         bool, typer.Option("--calibrate/--raw", help="Mend the SQL before it runs, or run it as it was written.")
     ] = True,
     constrained: Annotated[
-        bool, typer.Option("--constrain/--free", help="Write no words but those of SQL and of the database, or any.")
+        bool, typer.Option("--constrain/--free", help="Write no words but those of SQL and of the prompt, or any.")
     ] = True,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows to show at most.")] = 20,
     seconds: Annotated[float, typer.Option(metavar="X", min=0.1, help="Time that a query may take.")] = 10.0,

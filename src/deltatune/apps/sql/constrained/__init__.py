@@ -1,4 +1,4 @@
-"""Decoding that can only write words of SQL and names of the schema."""
+"""Decoding that can only write words of SQL and names of a schema."""
 
 from __future__ import annotations
 

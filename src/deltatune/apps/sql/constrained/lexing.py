@@ -47,8 +47,8 @@ SIGNS = frozenset("+-*/%|&~<>=!,:")
 """What else a query has, besides words, quotes, brackets, dots and the semicolon at its end."""
 DEEPEST = 12
 """Brackets within brackets: more of them are what a small model falls into without end."""
-SHORT = re.compile(r"[A-Za-z]\d*")
-"""Names that a query gives may be used before they are given if they look like it: a.x, T1.x, s.n."""
+SHORT = re.compile(r"[A-Za-z]\d?\d?")
+"""Names that a query gives to tables may be used before they are given, if they look like it: a.x, T1.x."""
 
 _PIECE = re.compile(r"\w+|.", re.DOTALL)
 
@@ -64,6 +64,7 @@ class Place:
         owner: the word before a dot, whose column comes next.
         brackets: for each that is open whether a query stands in it.
         given: names that the query has given so far, to compare.
+        listed: those of them that WITH gave to queries, which are read as tables are.
         capitals: whether keywords are written in capitals, as the first one was; `None` before it.
         listing: how many brackets are open where WITH lists its queries; `None` elsewhere.
     """
@@ -74,6 +75,7 @@ class Place:
     owner: str = ""
     brackets: tuple[bool, ...] = ()
     given: frozenset[str] = frozenset()
+    listed: frozenset[str] = frozenset()
     capitals: bool | None = None
     listing: int | None = None
 
@@ -179,10 +181,9 @@ class QueryWords:
         if self._gives_name(place) or self._may_give_name(place) or (sql and word[0].isdigit()):
             return True
         if self._reads_table(place):
-            return self.tables.begins(word) or _any_begins(place.given, word)
+            return self.tables.begins(word) or _any_begins(place.listed, word)
         if place.owner:
-            alias = SHORT.fullmatch(word) is not None and place.owner not in self.tables
-            return self._owned(place).begins(word) or _any_begins(place.given, word) or alias
+            return self._owned(place).begins(word) or _any_begins(place.given, word)
         known = self.names.begins(word) or _any_begins(place.given, word) or SHORT.fullmatch(word) is not None
         return known or (sql and self._in_case(place) and self.sql.begins(word))
 
@@ -195,6 +196,8 @@ class QueryWords:
         word = place.word
         if not word:
             return place
+        if self._lists_query(place):
+            return replace(_given(place), listed=place.listed | {word.casefold()})
         if self._gives_name(place):
             return _given(place)
         if sql and word[0].isdigit():
@@ -207,23 +210,25 @@ class QueryWords:
         return _given(place) if self._may_give_name(place) and word.upper() not in KEYWORDS else None
 
     def _is_name(self, place: Place, follows: str) -> bool:
-        word = place.word
-        short = SHORT.fullmatch(word) is not None
-        if word.casefold() in place.given:
-            return True
+        word, compared = place.word, place.word.casefold()
         if self._reads_table(place):
-            return word in self.tables
+            return word in self.tables or compared in place.listed
         if place.owner:
-            return word in self._owned(place) or (place.owner not in self.tables and short)
-        return word in self.names or (follows == "." and short)
+            return word in self._owned(place) or compared in place.given
+        if follows == ".":
+            return word in self.tables or compared in place.given or SHORT.fullmatch(word) is not None
+        return word in self.names or compared in place.given
 
     def _owned(self, place: Place) -> _Words:
         return self.columns.get(place.owner.casefold(), self.names)
 
+    def _lists_query(self, place: Place) -> bool:
+        """Whether WITH gives a name to a query here."""
+        return place.listing == len(place.brackets) and place.before in ("WITH", "RECURSIVE", ",")
+
     def _gives_name(self, place: Place) -> bool:
         """Whether the query gives a name here, which may be any word."""
-        listed = place.listing == len(place.brackets) and place.before in ("WITH", "RECURSIVE", ",")
-        return not place.owner and (place.before == "AS" or listed)
+        return place.before == "AS" or self._lists_query(place)
 
     def _reads_table(self, place: Place) -> bool:
         """Whether a table comes next; EXTRACT and others have a FROM of their own, in brackets without a query."""
