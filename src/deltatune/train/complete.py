@@ -65,7 +65,7 @@ def complete(
 _TAKEN = frozenset(
     {"do_sample", "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p"}
     | {"repetition_penalty", "num_beams", "num_return_sequences", "length_penalty", "early_stopping", "use_cache"}
-    | {"logits_processor"}
+    | {"logits_processor", "stopping_criteria"}
 )
 """The settings of `generate` beside which it is known to go on from a cache as from a prompt."""
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from deltatune.apps.sql.augment import Style, sql_of
 from deltatune.apps.sql.augment.joinless import with_joins
-from deltatune.apps.sql.constrained import OnlyKnownWords, QueryWords
+from deltatune.apps.sql.constrained import LoopsEnd, OnlyKnownWords, QueryWords
 from deltatune.apps.sql.naming import Naming
 from deltatune.apps.sql.prompts.prompting import Prompter
 from deltatune.apps.sql.schema import Database, with_first
@@ -133,5 +133,6 @@ class Writer:
         if words is not None:
             constraint = OnlyKnownWords(words, self.base.tokenizer, ends(self.base))
             sampling["logits_processor"] = LogitsProcessorList([constraint])
+        sampling["stopping_criteria"] = StoppingCriteriaList([LoopsEnd()])
         settings = {"batch_size": len(prompts), "max_new_tokens": self.max_new_tokens, **sampling}
         return list(complete(self.base, prompts, **settings))

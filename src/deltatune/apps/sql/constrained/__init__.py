@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deltatune.apps.sql.constrained.lexing import Place, QueryWords
+from deltatune.apps.sql.constrained.loops import LoopsEnd
 from deltatune.apps.sql.constrained.processor import OnlyKnownWords
 
-__all__ = ["OnlyKnownWords", "Place", "QueryWords"]
+__all__ = ["LoopsEnd", "OnlyKnownWords", "Place", "QueryWords"]
