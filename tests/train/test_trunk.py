@@ -404,7 +404,7 @@ def test_what_asks_for_more_than_the_last_states_gets_it(tmp_path: Path) -> None
         assert cache.reused == reused
         assert model(**batch, use_cache=True).past_key_values.layers[0].keys is not None
         kept = prefill(model, texts)  # takes notes in every layer's attention
-        assert kept.layers[0].keys.shape == kept.layers[3].keys.shape
+        assert kept.cache.layers[0].keys.shape == kept.cache.layers[3].keys.shape
         assert model(inputs_embeds=model.model.embed_tokens(batch["input_ids"])).logits.isfinite().all()
         assert cache.reused == reused
         assert model(**batch).past_key_values is None
