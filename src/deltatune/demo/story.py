@@ -32,7 +32,7 @@ ASKED = 24
 """Questions of each group."""
 BEFORE, AFTER = "+ linking", "+ calibration"
 """The model alone, told the same as later; and with its delta, and what it wrote mended."""
-STAGES = (BEFORE, "+ fine-tuning", AFTER)
+STAGES = (BEFORE, AFTER)
 SETTINGS: dict[str, Any] = {
     "base": {"model": "smollm2", "dtype": "float32"},
     "delta": {"method": "lora", "r": 16, "targets": "all_linear"},

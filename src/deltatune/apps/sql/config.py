@@ -59,7 +59,8 @@ class PromptSpec(Section):
     tables: Whole = 3
     """Tables that a prompt shows."""
     columns: Whole = 7
-    """Columns of each on average, keys that join the tables not counted; a table of which more is likely gets more."""
+    """Columns of each, keys that join the tables not counted. At asking they are shared out: a table of which more is
+    likely gets more."""
     comments: bool = True
     """Say what tables and columns mean."""
     samples: Count = 1
