@@ -63,7 +63,7 @@ def written(model: Any, texts: list[Ids], shared: bool, **how: Any) -> Tensor:
     """The new tokens."""
     torch.manual_seed(5)
     copies = max(how.get("num_beams", 1), how.get("num_return_sequences", 1))
-    inputs: Any = begun(model, texts, copies=copies, least=1) if shared else nullcontext(padded(texts))
+    inputs: Any = begun(model, texts, copies=copies, least=1, ahead=1) if shared else nullcontext(padded(texts))
     with inputs as given:
         found: Tensor = model.generate(**given, max_new_tokens=6, min_new_tokens=6, **how)
     return found[:, -6:]
@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_plain_run(
     attach(model, ROWS["prefix"], family, seed=1)
     how: dict[str, Any] = {"output_scores": True, "return_dict_in_generate": True, "max_new_tokens": 5}
     plain = model.generate(**padded(alike()), **how)
-    with begun(model, alike(), least=1) as inputs:
+    with begun(model, alike(), least=1, ahead=1) as inputs:
         found = model.generate(**inputs, **how)
     for ours, theirs in zip(found.scores, plain.scores, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # generation hands scores on in float32
@@ -150,7 +150,7 @@ def test_what_all_begin_with_is_held_once() -> None:
         assert rows.keys.shape[1] == 8
         assert layer.keys.shape[2] == max(map(len, texts)) - 1 - 8
         assert layer.get_seq_length() == max(map(len, texts)) - 1
-    with begun(model, texts, least=9) as inputs:  # they have only 8 in common
+    with begun(model, texts, ahead=9) as inputs:  # they have only 8 in common
         assert inputs["past_key_values"].layers[0].keys.shape[2] == max(map(len, texts)) - 1
 
 
@@ -183,7 +183,7 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     before = fingerprint(model)
     assert why_no_prefill(model) is None
     for texts in (prompts(), alike()):
-        with begun(model, texts, least=1):
+        with begun(model, texts, least=1, ahead=1):
             pass
         assert fingerprint(model) == before
 

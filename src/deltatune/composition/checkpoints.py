@@ -26,7 +26,7 @@ from deltatune.composition.ways import Dense
 from deltatune.errors import ConfigError, FileFormatError
 from deltatune.io.bases import TASKS, check_choice, locate, read_config, task_of
 from deltatune.io.files import _open, save
-from deltatune.methods.base import check
+from deltatune.methods.base import check, is_int
 from deltatune.methods.shift import Shift
 
 __all__ = ["extract"]
@@ -66,7 +66,7 @@ def extract(
             differs and is not to; or there is no such checkpoint.
         FileFormatError: a file is damaged.
     """
-    check(isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1, "rank", "a whole number from 1", rank)
+    check(is_int(rank) and rank >= 1, "rank", "a whole number from 1", rank)
     recipe = Recipe("svd", rank, rest=rest)
     model = _outline(str(base), task)
     check_name(model, name)

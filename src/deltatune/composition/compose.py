@@ -22,7 +22,7 @@ from deltatune.composition.source import Source, read
 from deltatune.composition.truncation import Loss, total
 from deltatune.composition.ways import WAYS, How
 from deltatune.errors import ConfigError
-from deltatune.methods.base import check
+from deltatune.methods.base import check, is_int
 
 __all__ = ["Composed", "Recipe", "compose"]
 
@@ -75,7 +75,7 @@ class Recipe:
         hint = "call dt.lorahub, which finds the weights" if self.how == "lorahub" else ""  # type: ignore[comparison-overlap]
         check(self.how in WAYS, "compose: how", f"one of {', '.join(WAYS)}", self.how, hint)
         way, rank, density = WAYS[self.how], self.rank, self.density
-        whole = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
+        whole = is_int(rank) and rank >= 1
         check(rank is None or whole, "compose: rank", "a whole number from 1", rank)
         check(
             rank is None or way.on == "effects",

@@ -28,7 +28,7 @@ from deltatune.composition.compose import Recipe
 from deltatune.composition.source import Source, read
 from deltatune.composition.ways import How
 from deltatune.errors import ConfigError, DeltaError
-from deltatune.methods.base import check
+from deltatune.methods.base import check, is_int
 from deltatune.train.encode import Kind
 
 __all__ = ["Found", "lorahub"]
@@ -85,7 +85,7 @@ def lorahub(
     check(how in ways, "lorahub: how", f"one of {ways}", how)
     check(bool(chosen), "lorahub: names", "some deltas", chosen)
     check(bool(batches), "lorahub: examples", "at least one batch", batches)
-    whole = isinstance(evaluations, int) and not isinstance(evaluations, bool) and evaluations >= 1
+    whole = is_int(evaluations) and evaluations >= 1
     check(whole, "lorahub: evaluations", "a whole number from 1", evaluations)
     check(bound > 0 and math.isfinite(bound), "lorahub: bound", "a number above 0", bound)
     check(penalty >= 0 and math.isfinite(penalty), "lorahub: penalty", "a number from 0", penalty)

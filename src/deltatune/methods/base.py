@@ -7,7 +7,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, TypeVar
 
 import torch
 from torch import nn
@@ -162,12 +162,12 @@ def check(holds: bool, name: str, expected: str, found: object, hint: str = "") 
         raise ConfigError(f"{name}: expected {expected}, found {found!r}" + (f"; {hint}" if hint else ""))
 
 
-def is_int(value: object) -> bool:
+def is_int(value: object) -> TypeGuard[int]:
     """Whether a setting is a whole number, which Python's truth values are too."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a setting is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

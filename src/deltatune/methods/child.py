@@ -46,7 +46,7 @@ from deltatune.attachment.layers import is_quantized
 from deltatune.attachment.part import Params, Part, master_dtype
 from deltatune.attachment.sites import Site, find_sites, head_modules
 from deltatune.errors import AttachError, FileFormatError, SiteError
-from deltatune.methods.base import Method, check
+from deltatune.methods.base import Method, check, is_number
 from deltatune.methods.fisher import fisher, untrained
 from deltatune.methods.topk import shares, top_k
 from deltatune.train.hooks import Step
@@ -85,8 +85,7 @@ class ChildTuning(Method):
         super().__post_init__()
         check(len(self.targets) > 0, "child.targets", "at least one target", self.targets)
         check(self.mode in get_args(Mode), "child.mode", f"one of {get_args(Mode)}", self.mode)
-        number = isinstance(self.p, (int, float)) and not isinstance(self.p, bool)
-        check(number and 0 < self.p <= 1, "child.p", "a share above 0, up to 1", self.p)
+        check(is_number(self.p) and 0 < self.p <= 1, "child.p", "a share above 0, up to 1", self.p)
 
     def parts(self, model: nn.Module, device: torch.device | None) -> dict[str, Part]:
         parts: dict[str, Part] = {}

@@ -61,7 +61,7 @@ def why_no_prefill(model: nn.Module) -> str | None:
 
 @contextlib.contextmanager
 def begun(
-    model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, pad: int = 0, least: int = SAVED
+    model: nn.Module, prompts: Sequence[Ids], *, copies: int = 1, pad: int = 0, least: int = SHARED, ahead: int = SAVED
 ) -> Iterator[dict[str, Tensor | Any]]:
     """What ``model.generate`` goes on from within this context: tokens, their mask, and a cache of all but the last.
 
@@ -71,15 +71,16 @@ def begun(
         copies: how many rows of the batch each prompt takes, one after the other: beams, or sequences of a prompt.
             Default: 1.
         pad: the token that stands for none. Default: 0.
-        least: with how many tokens all prompts have to begin for these to be kept once. Default: 64.
+        least: share only stretches of so many tokens. Default: 16.
+        ahead: with how many tokens all prompts have to begin for these to be held once. Default: 64.
 
     Raises:
         DataError: no prompt has two tokens.
     """
     model, device = unwrap(model), next(model.parameters()).device
-    ahead = _common(prompts) if len(prompts) * copies > 1 else 0
-    ahead = ahead if ahead >= least else 0
-    found = prefill(model, prompts, ahead=ahead)
+    common = _common(prompts) if len(prompts) * copies > 1 else 0
+    ahead = common if common >= ahead else 0
+    found = prefill(model, prompts, ahead=ahead, least=least)
     if copies > 1:
         found.cache.batch_repeat_interleave(copies)
     width = max(map(len, prompts))
@@ -120,8 +121,8 @@ def prefill(model: nn.Module, prompts: Sequence[Ids], *, ahead: int = 0, least: 
     width = max(map(len, texts), default=0)
     if not width:
         raise DataError("prefill: expected a prompt of two tokens or more, found none; write without it")
-    begun = [text for text in texts if text]
-    batch = lay_out(build(begun, least=least), begun)
+    longer = [text for text in texts if text]
+    batch = lay_out(build(longer, least=least), longer)
     packed_model, device = PackedModel(model), next(model.parameters()).device
     found = iter(batch.layout.rows_of_texts())
     rows = [next(found) if text else [] for text in texts]

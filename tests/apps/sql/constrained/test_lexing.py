@@ -100,6 +100,10 @@ def test_only_sqlite_has_values_in_double_quotes() -> None:
         ("SELECT 1; DROP TABLE mf_info", "SELECT 1; "),
         ("SELECT 1 # no", "SELECT 1 "),
         ("Sure! SELECT 1", "S"),
+        ("s.fnd_code", "s"),
+        ("SELECT `A3` FROM mf_info", "SELECT `A"),
+        ("- SELECT 1", ""),
+        ("'SELECT 1'", ""),
         ("SELECT " + "(" * 20, "SELECT " + "(" * DEEPEST),
     ],
 )

@@ -148,12 +148,10 @@ class QueryWords:
     def _read(self, place: Place, piece: str) -> Place | None:
         if place.quote:
             return self._quoted(place, piece)
-        if piece.isspace() and not place.word:
-            return place
+        if place.before == ";":
+            return place if piece.isspace() else None
         if piece == ";":
             return Place(before=";") if self.may_end(place) else None
-        if place.before == ";":
-            return None
         if piece[0].isalnum() or piece[0] == "_":
             begun = replace(place, word=place.word + piece)
             return begun if self._begins(begun) else None
@@ -184,8 +182,9 @@ class QueryWords:
             return self.tables.begins(word) or _any_begins(place.listed, word)
         if place.owner:
             return self._owned(place).begins(word) or _any_begins(place.given, word)
-        known = self.names.begins(word) or _any_begins(place.given, word) or SHORT.fullmatch(word) is not None
-        return known or (sql and self._in_case(place) and self.sql.begins(word))
+        known = self.names.begins(word) or _any_begins(place.given, word)
+        plain = SHORT.fullmatch(word) is not None or (self._in_case(place) and self.sql.begins(word))
+        return known or (sql and plain)
 
     def _may_give_name(self, place: Place) -> bool:
         """Whether the query may give a name here without saying AS: behind a table or a bracket."""
@@ -196,6 +195,8 @@ class QueryWords:
         word = place.word
         if not word:
             return place
+        if place.capitals is None:
+            return _keyword(place, word) if word in _FIRST else None
         if self._lists_query(place):
             return replace(_given(place), listed=place.listed | {word.casefold()})
         if self._gives_name(place):
@@ -203,7 +204,7 @@ class QueryWords:
         if sql and word[0].isdigit():
             return replace(place, word="", before="0", owner="")
         keyword = sql and not place.owner and not self._reads_table(place)
-        if keyword and self._in_case(place) and word in (_FIRST if place.capitals is None else self.sql):
+        if keyword and self._in_case(place) and word in self.sql:
             return _keyword(place, word)
         if self._is_name(place, follows):
             return replace(place, word="", before=word, owner="")
@@ -266,6 +267,8 @@ def _sign(place: Place, sign: str) -> Place | None:
     """The place behind a sign that is no letter."""
     if sign.isspace():
         return place
+    if place.capitals is None and sign != "(":
+        return None
     if sign in "'\"`":
         return replace(place, quote=sign)
     if sign == "(":

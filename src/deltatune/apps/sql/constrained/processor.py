@@ -91,8 +91,8 @@ class OnlyKnownWords(LogitsProcessor):
     def _text(self, token: int) -> str:
         """What a token adds to a text: tokenizers drop the space that one begins with at the beginning of a text."""
         if token not in self._texts:
-            both = self._decoded(self._anchor, token)
-            self._texts[token] = both[len(self._decoded(self._anchor)) :]
+            anchor, text = self._anchor
+            self._texts[token] = self._decoded(anchor, token)[len(text) :]
         return self._texts[token]
 
     def _decoded(self, *tokens: int) -> str:
@@ -100,5 +100,7 @@ class OnlyKnownWords(LogitsProcessor):
         return str(self.tokenizer.decode(list(tokens), **settings))
 
     @cached_property
-    def _anchor(self) -> int:
-        return int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
+    def _anchor(self) -> tuple[int, str]:
+        """A token to stand before others, and its text."""
+        token = int(self.tokenizer("a", add_special_tokens=False)["input_ids"][-1])
+        return token, self._decoded(token)
