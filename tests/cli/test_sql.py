@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from deltatune.apps.sql.scoring.report import read_report
+from deltatune.apps.sql.writer import Writer
 from deltatune.cli import app
 from tests.cli import tiny
 
@@ -107,7 +108,7 @@ def test_link(home: Path, system: Path) -> None:
     assert "questions" in call("link", "--system", system, "--per-template", 1).output
 
 
-def test_eval(home: Path, system: Path) -> None:
+def test_eval(home: Path, system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = home / "results"
     found = data_of(
         "eval", "--system", system, "--database", f"macro={home / 'macro.sqlite'}", "--per-template", 1, "--limit", 3,
@@ -121,6 +122,13 @@ def test_eval(home: Path, system: Path) -> None:
     assert {outcome.example.database for outcome in asked} == {"macro"}
     assert "unseen database" in (out / "report.md").read_text()
     assert (out / "report.png").stat().st_size > 1000
+    monkeypatch.setattr(Writer, "write", None)  # nothing is asked twice
+    again = data_of(
+        "eval", "--system", system, "--database", f"macro={home / 'macro.sqlite'}", "--per-template", 1, "--limit", 3,
+        "-n", 2, "--stages", "+ linking,+ calibration", "--out", out,
+    )  # fmt: skip
+    assert again["scores"] == [each for each in found["scores"] if each["stage"] in ("+ linking", "+ calibration")]
+    assert read_report(out / "report.json") == report
 
 
 def test_eval_of_own_questions(home: Path, system: Path) -> None:
@@ -146,7 +154,8 @@ def test_transfer(home: Path, system: Path) -> None:
         "composed by LoRAHub, 4 examples",
         "composed, then trained, 4 examples",
     ]
-    assert (home / "moved" / "transfer.md").is_file()
+    assert {each.name for each in (home / "moved").iterdir()} == {"transfer.json", "transfer.md", "transfer.png"}
+    assert list(read_report(home / "moved" / "transfer.json").stages) == [each["stage"] for each in found["scores"]]
 
 
 @pytest.mark.parametrize(

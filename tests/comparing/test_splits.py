@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deltatune.comparing.splits import SearchData, digest, split
+from deltatune.comparing.splits import SearchData, split
 from deltatune.errors import DeltaError
 from deltatune.train.config_file import load_config
 from tests.cli import tiny
@@ -60,11 +60,3 @@ def test_what_leaves_nothing_is_refused(
     config = load_config(tiny.write_config(folder, llama, data=data))
     with pytest.raises(DeltaError, match=message):
         split(config, folder / "data", SearchData(share))
-
-
-def test_changed_data_are_seen(folder: Path) -> None:
-    before = digest([str(folder / "train.csv"), None])
-    (folder / "train.csv").write_text(tiny.labelled(33))
-    assert digest([str(folder / "train.csv"), None]) != before
-    with pytest.raises(DeltaError, match=r"gone\.csv: can not be read"):
-        digest(["gone.csv"])

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import deltatune
-from deltatune.comparing.splits import SearchData, digest
+from deltatune.comparing.splits import SearchData
 from deltatune.comparing.trials import read_json
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import remove_scratch, write_json
+from deltatune.io.digest import digest
 from deltatune.train.config import RunConfig
 
 __all__ = ["ComparisonFolder", "frame"]

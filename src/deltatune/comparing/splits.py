@@ -6,7 +6,6 @@ result and are not looked at before.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from deltatune.train.labels import LabelSet
 from deltatune.train.readers import open_source
 from deltatune.train.records import read_records
 
-__all__ = ["SearchData", "Splits", "digest", "split"]
+__all__ = ["SearchData", "Splits", "split"]
 
 
 @dataclass(frozen=True)
@@ -63,22 +62,6 @@ class Splits:
         train, evaluated = (str(self.folder / f"{name}.jsonl") for name in names)
         files = {"train": train, "eval": evaluated, "eval_share": 0.0, "limit": None, "labels": self.labels}
         return spec.model_dump(mode="json") | files
-
-
-def digest(files: Sequence[str | None]) -> str:
-    """What tells data that were changed: a hash of the bytes of their files.
-
-    Raises:
-        DataError: a file can not be read.
-    """
-    found = hashlib.sha256()
-    for name in filter(None, files):
-        try:
-            found.update(Path(name).read_bytes())
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{name}: can not be read ({reason}); expected a file; check the path") from None
-    return found.hexdigest()
 
 
 def split(config: RunConfig, folder: Path, search: SearchData | None) -> Splits:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import deltatune as dt
 from deltatune.apps.sql.asking import settle
 from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.scoring.growing import GrowingReport
 from deltatune.apps.sql.scoring.report import Report
 from deltatune.apps.sql.scoring.scores import Outcome, outcome
 from deltatune.apps.sql.source import Source
@@ -62,6 +64,7 @@ def study(
     temperature: float = 0.7,
     seed: int = 0,
     about: Mapping[str, str | int | float | bool] | None = None,
+    file: Path | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Ask all questions at each stage and judge the answers by what they return.
@@ -81,11 +84,13 @@ def study(
         temperature: that all but the first are drawn with. Default: 0.7.
         seed: of what is drawn. Default: 0.
         about: what else the report should say of the setting.
+        file: where the report is kept after each stage, and from where stages of the same questions and setting are
+            taken. Default: nowhere.
         progress: called with the stage and how many questions were written since. Default: nothing.
 
     Raises:
         ConfigError: a stage is unknown, or a question is about a database that is not there.
-        DataError: the right SQL of a question does not run.
+        DataError: the right SQL of a question does not run, or the file holds something else.
     """
     chosen = list(stages)
     unknown = [name for name in chosen if name not in STAGES]
@@ -98,16 +103,17 @@ def study(
             known = ", ".join(sources) or "none"
             raise ConfigError(f"databases: expected {example.database} among them, found {known}; add its address")
     drafts = _Drafts(writer, sources, asked, samples, temperature, seed)
-    judged: dict[str, dict[str, tuple[Outcome, ...]]] = {}
-    for name in chosen:
+    setting = {"samples": samples, "temperature": temperature, "seed": seed, **(about or {})}
+    growing = GrowingReport(file, groups, setting)
+    for name in [stage for stage in chosen if stage not in growing]:
         tell = partial(progress, name) if progress is not None else None
         texts, seconds = drafts.of(STAGES[name], tell)
         outcomes = iter(
             judge(example, written, sources[example.database], calibrate=STAGES[name].calibrated, seconds=seconds)
             for example, written in zip(asked, texts, strict=True)
         )
-        judged[name] = {group: tuple(next(outcomes) for _ in examples) for group, examples in groups.items()}
-    return Report(judged, {"samples": samples, "temperature": temperature, "seed": seed, **(about or {})})
+        growing.add(name, {group: tuple(next(outcomes) for _ in examples) for group, examples in groups.items()})
+    return growing.report(chosen)
 
 
 def judge(

@@ -32,6 +32,7 @@ from deltatune.apps.sql.teaching import lessons
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.bases import load_tokenizer
+from deltatune.io.digest import digest
 from deltatune.train.config import DataSpec, RunConfig
 from deltatune.train.folder import RunFolder
 from deltatune.train.run import RunResult, run
@@ -77,6 +78,15 @@ class SystemFolder:
         if not self.config.is_file():
             raise ConfigError(f"{self.path}: expected a Text-to-SQL system, found no {self.config.name}; train one")
         return load_sql_config(self.config)
+
+    def digest(self) -> str:
+        """What tells a system that was trained anew: a short hash of its settings and weights.
+
+        Raises:
+            DataError: a file can not be read.
+        """
+        weights = [*self.linker.rglob("*.safetensors"), *RunFolder(self.writer).final.rglob("*.safetensors")]
+        return digest([self.config, *sorted(weights)])[:12]
 
     def open_linker(self) -> Linker:
         """The trained linker together with one that goes by words; the latter alone where none was trained."""

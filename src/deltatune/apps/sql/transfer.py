@@ -7,6 +7,7 @@ there are, to go on training from the composition, or to train a fresh delta on 
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import tempfile
 from collections import defaultdict
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +25,7 @@ from torch import nn
 import deltatune as dt
 from deltatune.apps.sql.config import PromptSpec
 from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.scoring.growing import GrowingReport
 from deltatune.apps.sql.scoring.report import Report
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.study import judge
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["SHOTS", "FewShots", "draw_shots", "transfer"]
 
 SHOTS = (0, 10, 50)
+GROUP = "new database"
 MADE = "made"
 """What the delta of an arm is called."""
 
@@ -95,6 +99,8 @@ def transfer(
     *,
     shots: Sequence[int] = SHOTS,
     few: FewShots = FewShots(),
+    about: Mapping[str, str | int | float | bool] | None = None,
+    file: Path | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Report:
     """Measure every way to a new database.
@@ -109,6 +115,9 @@ def transfer(
         spec: the prompts of what is learned.
         shots: how many examples. Default: 0, 10 and 50.
         few: how to learn from them.
+        about: what else the report should say of the setting.
+        file: where the report is kept after each way, and from where ways of the same questions and setting are taken.
+            Default: nowhere.
         progress: called with the name of what is measured next. Default: nothing.
 
     Returns:
@@ -116,11 +125,14 @@ def transfer(
 
     Raises:
         ConfigError: there are not so many examples.
+        DataError: the file holds something else.
     """
     drawn = {count: draw_shots(support, count, few.seed) for count in shots if count}
     learning = _Learning(writer, tuple(names), method, source, spec, few)
-    stages = {}
-    for label, make in _ways(learning, drawn, alone=0 in shots):
+    ways = dict(_ways(learning, drawn, alone=0 in shots))
+    setting = {"deltas": ", ".join(names), **dataclasses.asdict(few), **(about or {})}
+    growing = GrowingReport(file, {GROUP: target}, setting)
+    for label, make in ((label, make) for label, make in ways.items() if label not in growing):
         if progress is not None:
             progress(label)
         with learning.only():
@@ -128,8 +140,8 @@ def transfer(
             evidence = [example.evidence for example in target]
             texts = writer.write([example.question for example in target], source, evidence=evidence)
         outcomes = (judge(example, written, source) for example, written in zip(target, texts, strict=True))
-        stages[label] = {"new database": tuple(outcomes)}
-    return Report(stages, {"deltas": ", ".join(names), "how": few.how, "seed": few.seed})
+        growing.add(label, {GROUP: tuple(outcomes)})
+    return growing.report(ways)
 
 
 def _ways(

@@ -61,16 +61,18 @@ def eval(
     system was trained on ("unseen templates"), and of others that --database adds ("unseen database").
 
     The stages are base (the model alone, shown the whole schema), + linking, + fine-tuning, + constraint,
-    + calibration and + self-consistency.
+    + calibration and + self-consistency. With --out the same command goes on after the last stage that it finished.
     """
     from deltatune.apps.sql.measuring import question_groups
     from deltatune.apps.sql.opening import open_writer
-    from deltatune.apps.sql.scoring.table import markdown, remarks, rich_table
+    from deltatune.apps.sql.scoring.table import remarks, rich_table
+    from deltatune.apps.sql.scoring.writing import write_report
     from deltatune.apps.sql.study import STAGES, study
     from deltatune.apps.sql.system import SystemFolder, open_sources
 
     output = console(stderr=json)
-    config = SystemFolder(system).read_config()
+    folder = SystemFolder(system)
+    config = folder.read_config()
     groups, found = question_groups(
         config,
         databases=named(database),
@@ -94,17 +96,12 @@ def eval(
                 samples=samples,
                 temperature=temperature,
                 seed=seed,
-                about={"base": config.base.model, "delta": config.delta.method},
+                about={"base": config.base.model, "delta": config.delta.method, "system": folder.digest()},
+                file=None if out is None else out / "report.json",
                 progress=progress,
             )
     if out is not None:
-        from deltatune.apps.sql.scoring.plot import plot_report
-        from deltatune.train.plot import can_plot
-
-        report.save(out / "report.json")
-        (out / "report.md").write_text(markdown(report), encoding="utf-8")
-        if can_plot():
-            plot_report(report, out / "report.png")
+        write_report(report, out, "report")
     if json:
         print_json({name: value for name, value in report.to_dict().items() if name != "outcomes"})
         return

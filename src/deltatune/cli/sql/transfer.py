@@ -42,11 +42,12 @@ def transfer(
     examples, weights found by LoRAHub, training on from the composition, and training from scratch.
 
     The linker and the prompts are those of the first system. Of a database that templates ask, every other template
-    gives the examples, and the rest is asked.
+    gives the examples, and the rest is asked. With --out the same command goes on after the last way that it finished.
     """
     from deltatune.apps.sql.measuring import few_shot_questions
     from deltatune.apps.sql.opening import open_writer, put_on
-    from deltatune.apps.sql.scoring.table import markdown, rich_table
+    from deltatune.apps.sql.scoring.table import rich_table
+    from deltatune.apps.sql.scoring.writing import write_report
     from deltatune.apps.sql.source import open_source
     from deltatune.apps.sql.system import SystemFolder
     from deltatune.apps.sql.transfer import FewShots
@@ -54,7 +55,8 @@ def transfer(
 
     [(name, address)] = named([database]).items()
     output = console(stderr=json)
-    config = SystemFolder(system[0]).read_config()
+    folders = [SystemFolder(each) for each in system]
+    config = folders[0].read_config()
     with open_source(address, values=config.prompt.values) as source:
         few, asked = few_shot_questions(
             name, source, support=support, target=target, per_template=per_template, seed=seed
@@ -71,11 +73,12 @@ def transfer(
             config.prompt,
             shots=_numbers(shots),
             few=FewShots(epochs=epochs, how=how, learning_rate=config.train.learning_rate, seed=seed),  # type: ignore[arg-type]  # compose checks it
+            about={folder.path.name: folder.digest() for folder in folders},
+            file=None if out is None else out / "transfer.json",
             progress=lambda way: output.print(f"{way} ...", style="dim"),
         )
     if out is not None:
-        report.save(out / "transfer.json")
-        (out / "transfer.md").write_text(markdown(report), encoding="utf-8")
+        write_report(report, out, "transfer")
     if json:
         print_json({key: value for key, value in report.to_dict().items() if key != "outcomes"})
     else:

@@ -9,6 +9,9 @@ from deltatune.io.atomic import atomic_files
 
 __all__ = ["plot_report"]
 
+LONG = 20
+"""Letters of a stage's name up to which it stands level."""
+
 
 def plot_report(report: Report, file: Path, title: str = "") -> None:
     """Draw execution accuracy by stage, a bar for each group of questions, with its 95 % interval.
@@ -34,7 +37,10 @@ def plot_report(report: Report, file: Path, title: str = "") -> None:
         label = f"{group} ({shares[0].total} questions)"
         axes.bar(places, values, width, yerr=(below, above), capsize=3, color=f"C{number}", label=label, edgecolor="w")
     axes.set(xticks=range(len(stages)), ylabel="execution accuracy, %", ylim=(0, 100))
-    axes.set_xticklabels(stages)
+    if max(map(len, stages)) > LONG:
+        axes.set_xticklabels(stages, rotation=25, ha="right")
+    else:
+        axes.set_xticklabels(stages)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=len(groups))

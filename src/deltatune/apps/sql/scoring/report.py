@@ -55,6 +55,11 @@ class Report:
         return tuple(next(iter(self.stages.values())))
 
     @property
+    def questions(self) -> dict[str, list[Example]]:
+        """The questions, by group."""
+        return _questions(next(iter(self.stages.values())))
+
+    @property
     def steps(self) -> list[tuple[str, str]]:
         """Which stages are compared, the earlier first: each with the next, and the first with the last."""
         names = list(self.stages)
