@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import deltatune as dt
+from deltatune.apps.tab import training
 from deltatune.apps.tab.likelihood import likelihood, packed, padded
 from deltatune.apps.tab.loss import tfew_loss
 from deltatune.apps.tab.scoring import AnswerScorer
@@ -19,6 +21,7 @@ from deltatune.errors import ConfigError
 from deltatune.io.bases import Base
 from deltatune.packing.padded import Pair
 from deltatune.packing.path import PackedModel
+from deltatune.train.trunk_cache import TrunkCache, cached_trunk
 from tests.models.families import FAMILIES, VOCABULARY, Family
 from tests.models.methods import ROWS, Row
 from tests.models.tools import (
@@ -51,8 +54,8 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 def trained(base: Base, method: Any = None, **settings: Any) -> tuple[Any, list[float]]:
     method = method or dt.LoRA(r=4)
-    training = Training(**{"steps": 3, "batch": 2, "learning_rate": 1e-2, **settings})
-    return train(AnswerScorer(base, WARMTH), bases.TEXTS, CODES, method, training)
+    how = Training(**{"steps": 3, "batch": 2, "learning_rate": 1e-2, **settings})
+    return train(AnswerScorer(base, WARMTH), bases.TEXTS, CODES, method, how)
 
 
 def tensors(delta: Any) -> dict[str, Tensor]:
@@ -143,6 +146,25 @@ def test_the_same_seed_gives_the_same_bytes(base: Base) -> None:
 def test_dropout_follows_the_seed(llama: Base) -> None:
     method = dt.LoRA(r=4, dropout=0.5)
     assert trained(llama, method)[1] == trained(llama, method)[1]
+
+
+def test_layers_below_the_delta_run_once_for_each_shot(llama: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, caches = dt.LoRA(r=4, layers="last:1"), []
+
+    @contextmanager
+    def spied(model: Any, folder: str) -> Iterator[TrunkCache]:
+        with cached_trunk(model, folder) as cache:
+            caches.append(cache)
+            yield cache
+
+    monkeypatch.setattr(training, "cached_trunk", spied)
+    delta, losses = trained(llama, method, steps=6, batch=4)
+    assert [cache.reused for cache in caches] == [5]  # the first step has run them
+    monkeypatch.setattr(training, "_trunk_kept", lambda model: nullcontext())
+    plain, its = trained(llama, method, steps=6, batch=4)
+    assert losses == pytest.approx(its, rel=1e-5)
+    for name, tensor in tensors(plain).items():
+        assert_close(tensors(delta)[name], tensor)
 
 
 def test_the_random_stream_of_others_goes_on(llama: Base) -> None:

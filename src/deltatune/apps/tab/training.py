@@ -7,8 +7,10 @@ first tenth of the steps and falls to zero, and the norm of gradients is clipped
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from deltatune.errors import ConfigError
 from deltatune.io.bases import Base
 from deltatune.methods.base import Method
 from deltatune.train.rounds import rounds, up_and_down
+from deltatune.train.trunk_cache import cached_trunk
 
 __all__ = ["EPOCHS", "RowsLoss", "Scorer", "Training", "train"]
 
@@ -107,11 +110,21 @@ def train(
         delta = dt.attach(model, method, name=NAME)
         try:
             dt.prepare(model, scorer.examples(texts, codes))
-            with in_mode(model, training=True), scorer.losses(texts, codes) as loss:
+            with in_mode(model, training=True), _trunk_kept(model), scorer.losses(texts, codes) as loss:
                 losses = _optimise(model, loss, training, len(texts))
         finally:
             dt.detach(model, delta)
     return delta.freeze(), losses
+
+
+@contextlib.contextmanager
+def _trunk_kept(model: nn.Module) -> Iterator[None]:
+    """Where no delta acts in the first layers, these run once for each shot, not at each of its thirty turns."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        with contextlib.suppress(ConfigError):  # a delta acts there, or dropout: then they run as they always do
+            stack.enter_context(cached_trunk(model, folder))
+        yield
 
 
 def _optimise(model: nn.Module, loss: RowsLoss, training: Training, shots: int) -> list[float]:
