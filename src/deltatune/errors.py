@@ -11,6 +11,7 @@ __all__ = [
     "FileFormatError",
     "MergeError",
     "SiteError",
+    "first_line",
 ]
 
 
@@ -50,3 +51,9 @@ class FileFormatError(DeltaError, ValueError):
 
 class BaseMismatchError(FileFormatError):
     """A delta was made on another base than the one it is being put on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

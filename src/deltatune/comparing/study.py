@@ -28,6 +28,7 @@ from deltatune.comparing.trials import Job, Kind, Trial
 from deltatune.comparing.variants import Variant, all_methods, variants
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files, write_json
+from deltatune.methods.base import is_int
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import load_config, parse_config
 from deltatune.train.folder import RunFolder
@@ -126,7 +127,7 @@ def _classifies(config: RunConfig, splits: Splits) -> bool:
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     found = tuple(seeds)
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in found)
+    whole = all(is_int(seed) and seed >= 0 for seed in found)
     if not found or not whole or len(set(found)) < len(found):
         raise ConfigError(f"seeds: expected different whole numbers from 0, found {list(found)}; change them")
     return found

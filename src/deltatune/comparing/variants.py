@@ -11,6 +11,7 @@ from typing import Any
 
 from deltatune.errors import ConfigError
 from deltatune.methods import METHODS
+from deltatune.methods.base import is_number
 from deltatune.methods.written import FULL, WHOLE, Written, read_methods
 
 __all__ = ["BASE", "WORDS", "Variant", "all_methods", "variants"]
@@ -83,7 +84,7 @@ def variants(methods: str | Iterable[str], own: Sequence[Mapping[str, Any]]) -> 
 def _variant(written: Written, own: Sequence[Mapping[str, Any]]) -> Variant:
     key, text, settings = written.key, written.text, dict(written.settings)
     rate = settings.pop(RATE, None)
-    if rate is not None and not (isinstance(rate, (int, float)) and not isinstance(rate, bool) and rate > 0):
+    if rate is not None and not (is_number(rate) and rate > 0):
         raise ConfigError(f"methods: {text}: {RATE}: expected a number above 0, found {rate!r}; change it")
     if key in (BASE, "config") and settings:
         raise ConfigError(f"methods: {text}: expected no settings, found {next(iter(settings))}; leave it out")

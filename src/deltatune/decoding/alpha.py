@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from deltatune.errors import ConfigError
+from deltatune.methods.base import is_number
 
 __all__ = ["Alpha", "alpha_at", "check_alpha"]
 
@@ -38,6 +39,6 @@ def alpha_at(alpha: Alpha, step: int) -> float:
 
 
 def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         raise ConfigError(f"alpha: expected a finite number, found {value!r}; the paper takes 1.0")
     return float(value)

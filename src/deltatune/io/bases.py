@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
-from deltatune.errors import ConfigError, DeltaError
+from deltatune.errors import ConfigError, DeltaError, first_line
 from deltatune.io.gguf import dequantised
-from deltatune.io.quiet import first_line, quiet, require
+from deltatune.io.quiet import quiet, require
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -30,7 +30,7 @@ from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import add, check_name
 from deltatune.attachment.part import Part, Replacement
 from deltatune.attachment.shards import is_sharded
-from deltatune.errors import AttachError, ConfigError, DeltaError, FileFormatError
+from deltatune.errors import AttachError, ConfigError, DeltaError, FileFormatError, first_line
 from deltatune.io.atomic import atomic_files
 from deltatune.io.card import write_card
 from deltatune.io.identity import check_base, identify
@@ -351,7 +351,7 @@ def _local(folder: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(folder), allow_patterns=[TENSORS, CONFIG]))
     except (HfHubHTTPError, HFValidationError, OSError) as error:  # not being found is one of these
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise FileFormatError(
             f"{folder}: expected a folder or a hub id, found neither ({reason}); check the path"
         ) from None

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from deltatune.errors import ConfigError, DeltaError
-from deltatune.io.quiet import first_line, require
+from deltatune.errors import ConfigError, DeltaError, first_line
+from deltatune.io.cache import cache_folder
+from deltatune.io.quiet import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,15 +29,9 @@ CACHE_FORMAT = 1
 """Goes up when the same file should be dequantised anew."""
 
 
-def _cache() -> Path:
-    if chosen := os.environ.get("DELTATUNE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deltatune"
-
-
 def dequantised(gguf: Path) -> Path:
     """The folder in the cache that holds the model of a GGUF file; made if it is not there. It is safe to delete."""
-    folder = _cache() / f"{gguf.stem}-{_digest(gguf)}"
+    folder = cache_folder() / f"{gguf.stem}-{_digest(gguf)}"
     if folder.is_dir():
         return folder
     require("gguf", f"base {str(gguf)!r}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from deltatune.errors import DeltaError
 
-__all__ = ["first_line", "quiet", "require"]
+__all__ = ["quiet", "require"]
 
 TALKATIVE = ("transformers", "huggingface_hub", "bitsandbytes")
 
@@ -33,12 +33,6 @@ def quiet() -> Iterator[None]:
         if shown:
             bars.enable_progress_bar()
         (enable_progress_bars if hub_shown else disable_progress_bars)()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def require(package: str, what: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from deltatune.attachment.bank import bare
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import deltas
-from deltatune.errors import DeltaError, FileFormatError
+from deltatune.errors import DeltaError, FileFormatError, first_line
 from deltatune.io.atomic import atomic_files
 from deltatune.io.files import describe, restore, save
 
@@ -91,7 +91,7 @@ def _load_state(delta: Delta, file: Path) -> None:
             raise RuntimeError("it holds other tensors")
         delta.load_state_dict(tensors, strict=False)
     except (RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise FileFormatError(
             f"{file}: does not fit delta {delta.name!r} ({reason}); resume with its settings"
         ) from None

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deltatune.errors import ConfigError
+from deltatune.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,5 +54,5 @@ def open_duckdb(path: Path) -> duckdb.DuckDBPyConnection:
     try:
         return duckdb.connect(str(path), read_only=True, config=settings)
     except duckdb.Error as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"database: expected a DuckDB file at {path}, found {reason!r}; check it") from None

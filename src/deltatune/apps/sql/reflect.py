@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from deltatune.apps.sql.embedded import open_duckdb, open_sqlite
 from deltatune.apps.sql.schema import Column, Database, Table
 from deltatune.apps.sql.urls import dialect_of, file_of, parse_url
-from deltatune.errors import ConfigError
+from deltatune.errors import ConfigError, first_line
 
 __all__ = ["read_database", "read_engine"]
 
@@ -83,7 +83,7 @@ def _connected(engine: Engine) -> sa.Connection:
     try:
         return engine.connect()
     except sa.exc.OperationalError as error:
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = first_line(error.orig or error)
         raise ConfigError(f"database: expected a connection to {engine.url}, found {reason!r}; check it") from None
 
 

@@ -22,7 +22,7 @@ from deltatune.apps.sql.guard import read_only_select, render
 from deltatune.apps.sql.reflect import read_database
 from deltatune.apps.sql.schema import Database
 from deltatune.apps.sql.urls import dialect_of, file_of, parse_url
-from deltatune.errors import ConfigError, DeltaError
+from deltatune.errors import ConfigError, DeltaError, first_line
 
 __all__ = ["Limits", "QueryError", "QueryTimeoutError", "Reader", "Result", "open_reader"]
 
@@ -212,8 +212,7 @@ def _give_up(error: Exception, seconds: float, *, late: bool) -> NoReturn:
         raise QueryTimeoutError(
             f"query: expected an answer within {seconds:g} s, found none; ask for less or allow more"
         ) from None
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise QueryError(f"query: expected an answer, found the error {reason!r}; correct the query") from None
+    raise QueryError(f"query: expected an answer, found the error {first_line(error)!r}; correct the query") from None
 
 
 @contextmanager
@@ -305,7 +304,7 @@ class _Postgres:
         try:
             self._connection = psycopg.connect(text, autocommit=True, options=SETTINGS)
         except psycopg.Error as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ConfigError(f"database: expected a connection to {url}, found {reason!r}; check it") from None
 
     def answer(self, sql: str, seconds: float, read: Callable[[Cursor], _Read]) -> _Read:

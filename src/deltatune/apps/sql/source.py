@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from deltatune.apps.sql.reflect import read_database
 from deltatune.apps.sql.run import Limits, Reader, open_reader
 from deltatune.apps.sql.schema import Database
 from deltatune.apps.sql.urls import parse_url
+from deltatune.io.cache import cache_folder
 
 __all__ = ["Source", "open_source"]
 
@@ -74,14 +74,9 @@ def open_source(
 
 
 def _index(address: str | Path, reader: Reader, reindex: bool) -> ValueIndex:
-    path = _cache() / f"{_identity(address)}.sqlite"
+    path = cache_folder() / "values" / f"{_identity(address)}.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     return ValueIndex.build(reader, path, rebuild=reindex)
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "deltatune" / "values"
 
 
 def _identity(address: str | Path) -> str:
