@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from deltatune.methods.base import check
-from deltatune.methods.prompt import PromptTuning, SoftPrompt
+from deltatune.methods.prompt import PromptTuning
+from deltatune.methods.soft_prompt import SoftPrompt
 
 __all__ = ["PTuning"]
 

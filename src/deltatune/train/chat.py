@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from deltatune.errors import DataError
 from deltatune.train.examples import Chat, Message
+from deltatune.train.job import Job, Part
 from deltatune.train.records import Record
 
-if TYPE_CHECKING:
-    from deltatune.train.encode import Job
-
-__all__ = ["Part", "chat_parts"]
-
-Part: TypeAlias = tuple[list[int], bool]  # tokens, and whether they are learned
+__all__ = ["chat_parts"]
 
 
 def chat_parts(chat: Chat, record: Record, job: Job) -> list[Part]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deltatune.apps.sql.linking.values import ValueIndex, ValueMatch
+from deltatune.apps.sql.linking.match import ValueMatch
+from deltatune.apps.sql.linking.values import ValueIndex
 from deltatune.apps.sql.reflect import read_database
 from deltatune.apps.sql.run import Limits, Reader, open_reader
 from deltatune.apps.sql.schema import Database

@@ -14,7 +14,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from deltatune.errors import ConfigError
-from deltatune.train.encode import Job
+from deltatune.train.job import Job
 from deltatune.train.prompting import prompt_tokens
 
 if TYPE_CHECKING:

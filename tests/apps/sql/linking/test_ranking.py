@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltatune.apps.sql.finance import SOURCES, database
+from deltatune.apps.sql.linking.match import ValueMatch
 from deltatune.apps.sql.linking.ranking import Ranking
-from deltatune.apps.sql.linking.values import ValueMatch
 from deltatune.apps.sql.schema import Database, parse_database
 from deltatune.errors import ConfigError
 

@@ -19,7 +19,7 @@ _HOMES: dict[str, str] = {
     "Training": "training",
     "ValueIndex": "values",
     "ValueLinker": "values",
-    "ValueMatch": "values",
+    "ValueMatch": "match",
 }
 """Each public name and the module that it comes from."""
 
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
     from deltatune.apps.sql.linking.cross_encoder import CrossEncoder, Settings
     from deltatune.apps.sql.linking.either import EitherLinker
     from deltatune.apps.sql.linking.lexical import LexicalLinker
+    from deltatune.apps.sql.linking.match import ValueMatch
     from deltatune.apps.sql.linking.ranking import Linker, Ranking
     from deltatune.apps.sql.linking.recall import Recall
     from deltatune.apps.sql.linking.training import Training
-    from deltatune.apps.sql.linking.values import ValueIndex, ValueLinker, ValueMatch
+    from deltatune.apps.sql.linking.values import ValueIndex, ValueLinker
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,11 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from deltatune.apps.sql.linking.match import ValueMatch
 from deltatune.apps.sql.schema import Database, ForeignKey, Selection, foreign_keys
 from deltatune.errors import ConfigError
-
-if TYPE_CHECKING:
-    from deltatune.apps.sql.linking.values import ValueMatch
 
 __all__ = ["Linker", "Ranking"]
 

@@ -16,6 +16,7 @@ from rapidfuzz.distance import OSA
 
 from deltatune.apps.sql.embedded import open_sqlite
 from deltatune.apps.sql.linking.index import FORMAT, MOST_VALUES, IndexedColumn, write_index
+from deltatune.apps.sql.linking.match import ValueMatch
 from deltatune.apps.sql.linking.ranking import Linker, Ranking
 from deltatune.apps.sql.linking.words import Word, can_be_misspelt, fold, words
 from deltatune.apps.sql.run import Reader
@@ -23,7 +24,7 @@ from deltatune.apps.sql.schema import Database
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
 
-__all__ = ["ValueIndex", "ValueLinker", "ValueMatch"]
+__all__ = ["ValueIndex", "ValueLinker"]
 
 QUESTION_WORDS = 200  # that are looked at
 EXACT_CASE = 3  # letters up to which a value has to be spelled as it is: "IT" is no "it"
@@ -39,25 +40,6 @@ COMMON = frozenset({
     "quarter", "share", "shares", "shows", "since", "smallest", "their", "there", "these", "those", "total",
     "under", "value", "values", "where", "which", "whose", "worth", "would", "years",
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ValueMatch:
-    """A value of the database that a question speaks of.
-
-    Args:
-        table: where it stands.
-        column: of that table.
-        value: as the database spells it.
-        said: as the question spells it.
-        score: 1 if both are the same but for case and punctuation, less if the question misspells it.
-    """
-
-    table: str
-    column: str
-    value: str
-    said: str
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
