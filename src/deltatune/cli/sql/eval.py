@@ -112,7 +112,7 @@ def eval(
 
 @contextmanager
 def _progress(output: Console, stages: Sequence[str], total: int) -> Iterator[Progress]:
-    """A bar for each stage for which something is written."""
+    """A bar for each stage for which something is written; a line for each where nobody sees bars."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -120,6 +120,8 @@ def _progress(output: Console, stages: Sequence[str], total: int) -> Iterator[Pr
         tasks = {stage: bars.add_task(stage, total=total, start=False) for stage in stages}
 
         def tell(stage: str, count: int) -> None:
+            if not (output.is_terminal or bars.tasks[tasks[stage]].started):
+                output.print(f"{stage} ...", style="dim")
             bars.start_task(tasks[stage])
             bars.advance(tasks[stage], count)
 

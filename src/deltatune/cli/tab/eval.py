@@ -135,6 +135,8 @@ def _progress(screen: Console) -> Iterator[Progress]:
 
         def tell(done: int, total: int, result: Result) -> None:
             found = f"{result.data}, {result.model}, k = {shots_text(result.shots)}"
+            if not screen.is_terminal:  # nobody sees bars
+                screen.print(f"{done}/{total} {found}, seed {result.seed}", style="dim", markup=False, soft_wrap=True)
             bar.update(task, completed=done, total=total, description=escape(found))
 
         yield tell
