@@ -8,18 +8,23 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner, Result
+from rich.console import Console
+from typer import testing
 
+from deltatune.apps.sql.asking import Answer
+from deltatune.apps.sql.run import Result
 from deltatune.apps.sql.scoring.report import read_report
+from deltatune.apps.sql.voting import Candidate, Vote
 from deltatune.apps.sql.writer import Writer
 from deltatune.cli import app
+from deltatune.cli.sql.ask import _show
 from tests.cli import tiny
 
 VERBS = ("make", "train", "link", "ask", "eval", "transfer")
 
 
-def call(*arguments: str | Path, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, ["sql", *map(str, arguments)])
+def call(*arguments: str | Path, code: int = 0) -> testing.Result:
+    result = testing.CliRunner().invoke(app, ["sql", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
@@ -90,6 +95,26 @@ def test_a_system_is_not_overwritten(home: Path, system: Path) -> None:
     assert "finished already" in call("train", settings(home, "first"), "--resume").output
 
 
+def test_a_run_that_is_refused_changes_nothing(home: Path, system: Path) -> None:
+    call("train", settings(home, "first", databases={"funds": "nowhere.sqlite"}), "--overwrite", code=2)
+    assert (system / "data" / "train.jsonl").is_file()
+    call("train", settings(home, "third", databases={"funds": "nowhere.sqlite"}), code=2)
+    assert not (home / "third").exists()
+    shown = call("train", settings(home, "first", prompt={"budget": 8000, "tables": 9}), "--resume", code=2).output
+    assert "found others for prompt" in " ".join(shown.split())
+    settings(home, "first")
+
+
+def test_values_are_shown_as_they_are(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = Result(("[b]name[/]",), (("Bond Fund [closed]",), (None,)), "SELECT 1", 0.01, cut=True)
+    answer = Answer("?", Vote(Candidate("SELECT 1", (), result, None), ((),)))
+    _show(Console(), answer, 20)
+    shown = capsys.readouterr().out
+    assert "[b]name[/]" in shown
+    assert "Bond Fund [closed]" in shown
+    assert "2 of more than 2 rows" in shown
+
+
 def test_ask(home: Path, system: Path) -> None:
     # What a random model writes can not be mended into a query, but nothing breaks, and the prompt is the trained one.
     shown = call("ask", home / "funds.sqlite", "How many funds are there?", "--system", system, "--show-prompt", code=1)
@@ -97,6 +122,8 @@ def test_ask(home: Path, system: Path) -> None:
     found = data_of("ask", home / "macro.sqlite", "How many regions?", "--system", system, "-n", "3", code=1)
     assert found["tries"] == 3
     assert found["problem"]
+    shown = call("ask", "no.sqlite", "What?", "--system", system, code=2).output
+    assert "expected a file, found nothing at no.sqlite" in " ".join(shown.split())
 
 
 def test_link(home: Path, system: Path) -> None:
@@ -162,9 +189,10 @@ def test_transfer(home: Path, system: Path) -> None:
     ("arguments", "message"),
     [
         (("make", "shop", "shop.sqlite"), "database: expected one of funds, equities, macro, found 'shop'"),
-        (("ask", "no.sqlite", "What?", "--system", "nowhere"), "expected a file, found nothing at no.sqlite"),
+        (("ask", "no.sqlite", "What?", "--system", "nowhere"), "nowhere: expected a Text-to-SQL system"),
         (("eval", "--system", "nowhere"), "nowhere: expected a Text-to-SQL system"),
         (("transfer", "macro", "-s", "nowhere"), "macro: expected NAME=DB_URL"),
+        (("transfer", "macro=m.db", "-s", "nowhere", "--shots", "few"), "--shots: expected whole numbers"),
     ],
 )
 def test_bad_input_is_a_line_and_code_2(arguments: tuple[str, ...], message: str) -> None:

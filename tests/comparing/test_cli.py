@@ -43,7 +43,7 @@ def test_a_failed_run_is_exit_code_1_and_the_rest_goes_on(classify: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--seeds", "a"), "--seeds: expected whole numbers, as in 0,1,2, found 'a'"),
+        (("--seeds", "a"), "--seeds: expected whole numbers with commas, as 0,4,16, found 'a'"),
         (("-m", "lorra"), "did you mean 'lora'?"),
         (("--search", "1e-3"), "learning rates: expected auto, or two or more numbers"),
         (("--metric", "perplexity"), "metric: expected one of accuracy, macro_f1, loss"),

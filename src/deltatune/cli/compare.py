@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from deltatune.cli.lists import whole_numbers
 from deltatune.cli.verb import AsJson, Verb, console, print_json
-from deltatune.errors import ConfigError
 
 
 def compare(
@@ -65,7 +65,7 @@ def compare(
     found = run(
         load_config(config, set_),
         methods or None,
-        seeds=_seeds(seeds),
+        seeds=whole_numbers("--seeds", seeds),
         learning_rates=search,
         search_share=search_share,
         search_data=search_data,
@@ -83,13 +83,6 @@ def compare(
         screen.print(f"done: see {found.folder / 'report.html'}", soft_wrap=True)
     if found.failed:
         raise typer.Exit(1)
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--seeds: expected whole numbers, as in 0,1,2, found {text!r}; change it") from None
 
 
 VERB = Verb(

@@ -31,7 +31,10 @@ from deltatune.errors import ConfigError, DeltaError
 from deltatune.methods.base import check, is_int
 from deltatune.train.encode import Kind
 
-__all__ = ["Found", "lorahub"]
+__all__ = ["SEARCHED", "Found", "lorahub"]
+
+SEARCHED = ("factors", "cat", "linear")
+"""The ways of composing whose weights are searched for."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,7 @@ def lorahub(
         AttachError: a name is unknown or taken.
     """
     model, chosen, batches = unwrap(model), list(names), list(examples)
-    ways = ("factors", "cat", "linear")
-    check(how in ways, "lorahub: how", f"one of {ways}", how)
+    check(how in SEARCHED, "lorahub: how", f"one of {SEARCHED}", how)
     check(bool(chosen), "lorahub: names", "some deltas", chosen)
     check(bool(batches), "lorahub: examples", "at least one batch", batches)
     whole = is_int(evaluations) and evaluations >= 1

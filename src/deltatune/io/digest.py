@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 
 from deltatune.errors import DataError
 
-__all__ = ["digest"]
+__all__ = ["digest", "written_digests"]
 
 
 def digest(files: Iterable[str | PathLike[str] | None]) -> str:
@@ -26,3 +26,8 @@ def digest(files: Iterable[str | PathLike[str] | None]) -> str:
             reason = error.strerror or error
             raise DataError(f"{name}: can not be read ({reason}); expected a file; check the path") from None
     return found.hexdigest()
+
+
+def written_digests(digests: Mapping[str, str]) -> str:
+    """Names with the beginnings of their digests, as a report's setting tells them: "funds 1f0c2ab4"."""
+    return ", ".join(f"{name} {digest[:8]}".strip() for name, digest in digests.items())

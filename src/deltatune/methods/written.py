@@ -104,5 +104,5 @@ def _setting(part: str, text: str) -> tuple[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = str(value)
     return text.replace("'", "").replace(", ", ",")

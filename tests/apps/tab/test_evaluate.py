@@ -143,6 +143,19 @@ def test_other_files_are_not_added_to(tmp_path: Path) -> None:
         evaluate([table()], [model("ours")], folder=tmp_path)
 
 
+def test_a_line_may_be_cut_within_a_letter(tmp_path: Path) -> None:
+    file = ResultFile(tmp_path / RESULTS)
+    first, second = Result("société", "a\u2028b", 4, 1, auc=0.5), Result("société", "ours", 4, 2, auc=0.6)
+    file.add(first)
+    whole = (tmp_path / RESULTS).read_bytes()
+    file.add(second)
+    written = (tmp_path / RESULTS).read_bytes()
+    (tmp_path / RESULTS).write_bytes(written[: len(whole) + written[len(whole) :].index("é".encode()) + 1])
+    again = ResultFile(tmp_path / RESULTS)
+    assert (again.get(first.key), again.get(second.key)) == (first, None)
+    assert (tmp_path / RESULTS).read_bytes() == whole
+
+
 def test_results_are_told_apart_by_all_of_their_key() -> None:
     kept = ResultFile(None)
     kept.add(Result("toy", "ours", 4, 1, auc=0.5))
@@ -163,6 +176,7 @@ def test_results_are_told_apart_by_all_of_their_key() -> None:
         ({"datasets": [table(), table()]}, "datasets: expected some, each once"),
         ({"datasets": [table(rows=3)]}, "toy: expected enough rows of each class to split them"),
         ({"models": "tabby"}, "found 'tabby'"),
+        ({"models": [model("ours"), model("ours")]}, "models: expected some, each once"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
@@ -186,6 +200,10 @@ def test_models_are_read_from_text() -> None:
         ("tabllm:method=lore", "method: expected one of .*, found 'lore'"),
         ("tabllm:serializer=prose", "expected .*'text'"),
         ("encoder:question=Why?", "encoder: expected settings among .*, found 'question'"),
+        ("tabllm:steps=few", "steps: expected 0 or more, found 'few'"),
+        ("tabllm:learning_rate=-1", "learning_rate: expected a number above 0, found -1"),
+        ("tabllm:calibrate=foo", "calibrate: expected one of .*, found 'foo'"),
+        ("tabllm:random_state=3", "tabllm: expected no random_state"),
     ],
 )
 def test_models_that_there_are_not(models: str, message: str) -> None:

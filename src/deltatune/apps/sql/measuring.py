@@ -45,11 +45,15 @@ def question_groups(
         seed: of what is drawn. Default: 1, which is none that training draws by.
 
     Raises:
-        ConfigError: there are no questions, or a setting is wrong.
+        ConfigError: there are no questions, two files have the same name, or a setting is wrong.
         DataError: a file can not be read.
     """
     known = {**config.databases, **databases}
-    groups: Groups = {str(file.stem): list(read_questions(file)) for file in files}
+    groups: Groups = {}
+    for file in files:
+        if file.stem in groups:
+            raise ConfigError(f"--file {file}: expected names that tell the files apart, found another {file.stem}")
+        groups[file.stem] = list(read_questions(file))
     if dataset is not None:
         found = dataset_examples(_dataset(dataset), seed)
         groups[dataset] = found
@@ -89,12 +93,13 @@ def few_shot_questions(
         seed: of what is drawn. Default: 0.
 
     Raises:
-        ConfigError: one file is there without the other, or neither file nor template.
+        ConfigError: one file is there without the other, neither file nor template, or a question is about another
+            database.
     """
     if (support is None) != (target is None):
         raise ConfigError("--support and --target: expected both files, found one; give both")
     if support is not None and target is not None:
-        return list(read_questions(support)), list(read_questions(target))
+        return _about(name, support), _about(name, target)
     own = [template for template in TEMPLATES if template.database == name]
     if not own:
         known = ", ".join(sorted({template.database for template in TEMPLATES}))
@@ -105,6 +110,13 @@ def few_shot_questions(
         questions(source.reader, own[::2], per_template=10, seed=seed),
         questions(source.reader, own[1::2], per_template=per_template, seed=seed),
     )
+
+
+def _about(name: str, file: Path) -> list[Example]:
+    found = list(read_questions(file))
+    if other := next((each.database for each in found if each.database != name), None):
+        raise ConfigError(f"{file}: expected questions about {name}, found one about {other!r}; leave it out")
+    return found
 
 
 def _from_templates(known: Mapping[str, str], seen: set[str], split: str, per_template: int, seed: int) -> Groups:

@@ -59,5 +59,5 @@ def put_on(writer: Writer, systems: Sequence[Path]) -> list[str]:
         found = delta_folders(SystemFolder(system).writer)
         if len(found) != 1:
             raise ConfigError(f"{system}: expected a system with one delta, found {len(found)}; name another")
-        dt.load(model, found[0], name=system.name)
-    return [system.name for system in systems]
+        dt.load(model, found[0], name=system.resolve().name)
+    return [system.resolve().name for system in systems]

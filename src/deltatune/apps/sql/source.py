@@ -26,11 +26,13 @@ class Source:
         reader: runs queries, and only those that read.
         schema: its tables, with a few values of each column.
         values: the index of its values, if there is one.
+        identity: what tells it from others, and from itself once its file has changed. Default: nothing does.
     """
 
     reader: Reader
     schema: Database
     values: ValueIndex | None = None
+    identity: str = ""
 
     def matches(self, question: str, limit: int) -> Sequence[ValueMatch]:
         """The values of the database that a question names, the surest first."""
@@ -71,7 +73,7 @@ def open_source(
     except BaseException:
         reader.close()
         raise
-    return Source(reader, schema, index)
+    return Source(reader, schema, index, _identity(address))
 
 
 def _index(address: str | Path, reader: Reader, reindex: bool) -> ValueIndex:

@@ -15,10 +15,11 @@ from deltatune.apps.sql.asking import settle
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.scoring.growing import GrowingReport
 from deltatune.apps.sql.scoring.report import Report
-from deltatune.apps.sql.scoring.scores import Outcome, outcome
+from deltatune.apps.sql.scoring.scores import Outcome, outcome, right_result
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.writer import Writer
-from deltatune.errors import ConfigError
+from deltatune.errors import ConfigError, DataError
+from deltatune.io.digest import written_digests
 
 __all__ = ["STAGES", "Stage", "judge", "study"]
 
@@ -90,7 +91,8 @@ def study(
 
     Raises:
         ConfigError: a stage is unknown, or a question is about a database that is not there.
-        DataError: the right SQL of a question does not run, or the file holds something else.
+        DataError: there is a group without a question, the right SQL of one does not run, or the file holds something
+            else.
     """
     chosen = list(stages)
     unknown = [name for name in chosen if name not in STAGES]
@@ -98,13 +100,23 @@ def study(
         found = repr(unknown[0]) if unknown else "none"
         raise ConfigError(f"stages: expected some of {', '.join(STAGES)}, found {found}; choose among them")
     asked = [example for examples in groups.values() for example in examples]
+    if not groups or not all(groups.values()):
+        raise DataError("questions: expected at least one in each group, found none; add some")
     for example in asked:
         if example.database not in sources:
             known = ", ".join(sources) or "none"
             raise ConfigError(f"databases: expected {example.database} among them, found {known}; add its address")
+    for example in asked:  # what is wrong with the questions is told before they cost anything
+        right_result(example, sources[example.database].reader)
     drafts = _Drafts(writer, sources, asked, samples, temperature, seed)
-    setting = {"samples": samples, "temperature": temperature, "seed": seed, **(about or {})}
-    growing = GrowingReport(file, groups, setting)
+    setting = {
+        "samples": samples,
+        "temperature": temperature,
+        "seed": seed,
+        "databases": written_digests({name: source.identity for name, source in sources.items()}),
+        **(about or {}),
+    }
+    growing = GrowingReport(file, groups, setting, STAGES)
     for name in [stage for stage in chosen if stage not in growing]:
         tell = partial(progress, name) if progress is not None else None
         texts, seconds = drafts.of(STAGES[name], tell)

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemFolder", "open_sources", "train_system", "writer_config"]
 
+TAUGHT = ("databases", "questions", "prompt", "linker")
+"""The settings that the linker and the writer's data follow from."""
+
 
 @dataclass(frozen=True)
 class SystemFolder:
@@ -125,10 +128,13 @@ def train_system(
         DeltaError: training failed.
     """
     folder = SystemFolder(Path(config.output))
-    _begin(folder, config, resume=resume, overwrite=overwrite)
-    if not (resume and folder.data.is_file()):
+    _check(folder, config, resume=resume, overwrite=overwrite)
+    if resume and folder.data.is_file():
+        _write_config(folder, config)
+    else:
         with open_sources(addresses(config), values=config.prompt.values) as sources:
             examples = gather(config.questions, sources)
+            _begin(folder, config)
             if config.linker is not None:
                 _linker(config.linker, examples, sources, config.questions.seed, console).save(folder.linker)
             _write_lessons(folder, config, examples, sources)
@@ -146,16 +152,30 @@ def writer_config(config: SqlConfig, folder: SystemFolder) -> RunConfig:
     )
 
 
-def _begin(folder: SystemFolder, config: SqlConfig, *, resume: bool, overwrite: bool) -> None:
-    """See that a system may be trained here, and write its settings."""
+def _check(folder: SystemFolder, config: SqlConfig, *, resume: bool, overwrite: bool) -> None:
+    """See that a system may be trained here. Nothing changes yet: it may still be refused for another reason."""
     if folder.config.is_file() and not (resume or overwrite):
         raise ConfigError(
             f"{folder.path}: expected a new folder, found a system; add --resume to go on, or --overwrite to start anew"
         )
     RunFolder(folder.writer).check(resume=resume, overwrite=overwrite)
-    if overwrite:
-        for part in (folder.data.parent, folder.linker):
-            shutil.rmtree(part, ignore_errors=True)
+    if resume and folder.data.is_file():
+        begun, asked = folder.read_config().model_dump(), config.model_dump()
+        if changed := [name for name in TAUGHT if begun[name] != asked[name]]:
+            raise ConfigError(
+                f"--resume: expected the settings that {folder.path} was begun with, found others for "
+                f"{', '.join(changed)}; take the old ones, or --overwrite"
+            )
+
+
+def _begin(folder: SystemFolder, config: SqlConfig) -> None:
+    """Make the folder ready: what another system was taught from goes."""
+    for part in (folder.data.parent, folder.linker) if folder.config.is_file() else ():
+        shutil.rmtree(part, ignore_errors=True)
+    _write_config(folder, config)
+
+
+def _write_config(folder: SystemFolder, config: SqlConfig) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with atomic_files(folder.path) as scratch:
         (scratch / folder.config.name).write_text(f"# deltatune {deltatune.__version__}\n{text}", encoding="utf-8")

@@ -8,6 +8,7 @@ there are, to go on training from the composition, or to train a fresh delta on 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
 import tempfile
 from collections import defaultdict
@@ -18,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
 from torch import nn
 
@@ -27,10 +27,12 @@ from deltatune.apps.sql.config import PromptSpec
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.scoring.growing import GrowingReport
 from deltatune.apps.sql.scoring.report import Report
+from deltatune.apps.sql.scoring.scores import right_result
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.study import judge
 from deltatune.apps.sql.teaching import lessons
 from deltatune.apps.sql.writer import Writer
+from deltatune.composition.lorahub import SEARCHED
 from deltatune.composition.ways import How
 from deltatune.errors import ConfigError
 from deltatune.train.collate import Collator
@@ -48,7 +50,7 @@ __all__ = ["SHOTS", "FewShots", "draw_shots", "transfer"]
 SHOTS = (0, 10, 50)
 GROUP = "new database"
 MADE = "made"
-"""What the delta of an arm is called."""
+"""What the delta of a way is called, unless a system is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class FewShots:
         evaluations: weights that LoRAHub tries.
         how: the way of composing: ``"cat"`` adds what the deltas do, ``"factors"`` averages A and B as FinSQL does.
         seed: of a fresh delta, the order of examples and the search.
+
+    Raises:
+        ConfigError: `how` is no way whose weights LoRAHub can search for.
     """
 
     epochs: int = 8
@@ -70,6 +75,10 @@ class FewShots:
     evaluations: int = 20
     how: How = "cat"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.how not in SEARCHED:
+            raise ConfigError(f"how: expected one of {', '.join(SEARCHED)}, found {self.how!r}; choose one of them")
 
 
 def draw_shots(examples: Sequence[Example], count: int, seed: int = 0) -> list[Example]:
@@ -125,13 +134,24 @@ def transfer(
 
     Raises:
         ConfigError: there are not so many examples.
-        DataError: the file holds something else.
+        DataError: the right SQL of a question does not run, or the file holds something else.
     """
     drawn = {count: draw_shots(support, count, few.seed) for count in shots if count}
-    learning = _Learning(writer, tuple(names), method, source, spec, few)
+    made = MADE
+    while made in names:
+        made += "_"
+    learning = _Learning(writer, tuple(names), method, source, spec, few, made)
     ways = dict(_ways(learning, drawn, alone=0 in shots))
-    setting = {"deltas": ", ".join(names), **dataclasses.asdict(few), **(about or {})}
-    growing = GrowingReport(file, {GROUP: target}, setting)
+    for example in target:  # what is wrong with the questions is told before they cost anything
+        right_result(example, source.reader)
+    setting = {
+        "deltas": ", ".join(names),
+        **dataclasses.asdict(few),
+        "examples": hashlib.sha256(repr(list(support)).encode()).hexdigest()[:8],
+        "database": source.identity[:8],
+        **(about or {}),
+    }
+    growing = GrowingReport(file, {GROUP: target}, setting, ways)
     for label, make in ((label, make) for label, make in ways.items() if label not in growing):
         if progress is not None:
             progress(label)
@@ -168,6 +188,8 @@ class _Learning:
     source: Source
     spec: PromptSpec
     few: FewShots
+    made: str
+    """What the delta of a way is called."""
 
     @property
     def model(self) -> nn.Module:
@@ -181,15 +203,15 @@ class _Learning:
         try:
             yield
         finally:
-            if MADE in dt.deltas(self.model):
-                dt.detach(self.model, MADE)
+            if self.made in dt.deltas(self.model):
+                dt.detach(self.model, self.made)
 
     def enable(self, name: str) -> None:
         dt.enable(self.model, name)
 
     def compose(self) -> Delta:
         shares = dict.fromkeys(self.names, 1 / len(self.names))
-        delta = dt.compose(shares, self.few.how, model=self.model, name=MADE).delta
+        delta = dt.compose(shares, self.few.how, model=self.model, name=self.made).delta
         assert delta is not None  # it was attached
         return delta
 
@@ -197,14 +219,16 @@ class _Learning:
         collate = Collator.of(self.writer.base.tokenizer)
         batches = [dict(collate(batch)) for batch in chunks(self.encoded(examples).examples, self.few.batch_size)]
         few = self.few
-        dt.lorahub(self.model, self.names, batches, how=few.how, name=MADE, evaluations=few.evaluations, seed=few.seed)
+        dt.lorahub(
+            self.model, self.names, batches, how=few.how, name=self.made, evaluations=few.evaluations, seed=few.seed
+        )
 
     def go_on(self, examples: Sequence[Example]) -> None:
         self.train(self.compose().unfreeze(), examples)
 
     def scratch(self, examples: Sequence[Example]) -> None:
         transformers.set_seed(self.few.seed)
-        self.train(dt.attach(self.model, self.method, name=MADE), examples)
+        self.train(dt.attach(self.model, self.method, name=self.made), examples)
 
     def train(self, delta: Delta, examples: Sequence[Example]) -> None:
         with tempfile.TemporaryDirectory() as folder, quiet():
@@ -220,7 +244,7 @@ class _Learning:
                 report_to="none",
                 disable_tqdm=True,
                 seed=self.few.seed,
-                use_cpu=not torch.accelerator.is_available(),
+                use_cpu=next(self.model.parameters()).device.type == "cpu",
                 remove_unused_columns=False,
             )
             collate = Collator.of(self.writer.base.tokenizer)

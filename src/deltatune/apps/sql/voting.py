@@ -6,7 +6,7 @@ that does not run agrees with none.
 
 from __future__ import annotations
 
-import datetime
+import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from deltatune.apps.sql.repair import repair as mend
 from deltatune.apps.sql.repair.dialect import query
 from deltatune.apps.sql.repair.text import statement
 from deltatune.apps.sql.run import QueryError, Reader, Result
+from deltatune.apps.sql.scoring.results import plain
 from deltatune.apps.sql.tokens import tokens
 from deltatune.errors import ConfigError
 
 __all__ = ["Candidate", "Vote", "candidate", "result_key", "vote"]
 
-DIGITS = 9  # to which numbers have to agree: databases add in their own order
+DIGITS = 9  # to which fractions have to agree: databases add in their own order
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +155,7 @@ def _ordered(sql: str) -> bool:
 
 def _value(value: object) -> Hashable:
     """A value such that what is equal to a reader is equal here, whichever type the driver gave it."""
-    if isinstance(value, (str, bool, type(None))):
-        return value
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    try:
-        return f"{float(value):.{DIGITS}g}"  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return repr(value)
+    found = plain(value)
+    if not isinstance(found, float) or not math.isfinite(found):
+        return found
+    return int(found) if found.is_integer() else float(f"{found:.{DIGITS}g}")

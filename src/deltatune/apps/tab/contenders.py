@@ -145,6 +145,8 @@ def classifier(name: str, settings: Mapping[str, Any]) -> RowClassifier:
     if name not in kinds:
         raise ConfigError(f"model: expected {' or '.join(kinds)}, found {name!r}; choose one of them")
     known = kinds[name]().get_params(deep=False)
+    if "random_state" in settings:
+        raise ConfigError(f"{name}: expected no random_state, since the seed gives it, found one; drop it")
     if unknown := [setting for setting in settings if setting not in known]:
         raise ConfigError(f"{name}: expected settings among {', '.join(known)}, found {unknown[0]!r}; correct it")
     return kinds[name](**{setting: _READ.get(setting, _as_it_is)(value) for setting, value in settings.items()})
@@ -177,7 +179,7 @@ def _contender(written: Written) -> Contender:
         if settings:
             raise ConfigError(f"models: {written.text}: expected no settings, found {next(iter(settings))}; drop them")
         return Contender(label_of(name), lambda lesson: _baseline(name, lesson), is_baseline=True)
-    classifier(name, settings)  # a slip is told before anything runs
+    classifier(name, settings).check()  # a slip is told before anything runs
 
     def fit(lesson: Lesson) -> Classifier:
         return fit_classifier(classifier(name, settings), lesson)

@@ -126,6 +126,14 @@ class RowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.calibration_ = self._calibrated([texts[row] for row in held], codes[held].tolist())
         return self
 
+    def check(self) -> None:
+        """See that the settings can be used, as far as that is known before anything is loaded.
+
+        Raises:
+            ConfigError: they can not.
+        """
+        self._training()
+
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The likeliest class of each row."""
         chosen = self.predict_proba(X).argmax(axis=1)  # first, for it says if nothing was fitted

@@ -76,7 +76,7 @@ def evaluate(
         DataError: a data set has too few rows of a class to split them, or two share a name.
     """
     found = list(_contenders(models))
-    _check(datasets, shots, seeds, test_rows)
+    _check(datasets, found, shots, seeds, test_rows)
     rows = {(data.name, seed): _split(data, seed, test_rows) for data in datasets for seed in seeds}
     kept = ResultFile(None if folder is None else folder / RESULTS)
     jobs = [
@@ -121,10 +121,15 @@ def _contenders(models: str | Iterable[str | Contender]) -> Iterator[Contender]:
 
 
 def _check(
-    datasets: Sequence[TabData], shots: Sequence[int | None], seeds: Sequence[int], test_rows: int | None
+    datasets: Sequence[TabData],
+    models: Sequence[Contender],
+    shots: Sequence[int | None],
+    seeds: Sequence[int],
+    test_rows: int | None,
 ) -> None:
     for name, values in (
         ("datasets", [data.name for data in datasets]),
+        ("models", [model.label for model in models]),
         ("shots", [*map(shots_text, shots)]),
         ("seeds", [*seeds]),
     ):
@@ -180,7 +185,9 @@ def _digest(data: TabData, test_rows: int | None) -> str:
     import pandas as pd
 
     digest = hashlib.sha256(pd.util.hash_pandas_object(data.frame.astype(str), index=False).to_numpy().tobytes())
-    about = [[*map(str, data.frame.columns)], [*map(str, data.labels)], data.question, dict(data.units), test_rows]
+    columns = [(str(name), str(kind)) for name, kind in data.frame.dtypes.items()]
+    labels = [str(data.labels.name), str(data.labels.dtype), *map(str, data.labels)]
+    about = [columns, labels, data.question, dict(data.units), test_rows]
     said = {str(label): answer for label, answer in (data.answers or {}).items()}
     digest.update(json.dumps([*about, said], sort_keys=True).encode())
     return digest.hexdigest()[:16]

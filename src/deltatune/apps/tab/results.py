@@ -81,12 +81,12 @@ class ResultFile:
         self.path = path
         self._found: dict[Key, Result] = {}
         if path is not None and path.exists():
-            text = path.read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]
+            written = path.read_bytes()
+            whole = written[: written.rfind(b"\n") + 1]
             self._found = {result.key: result for result in _results(whole, path)}
-            if whole != text:
+            if whole != written:
                 with atomic_files(path.parent) as scratch:
-                    (scratch / path.name).write_text(whole, encoding="utf-8")
+                    (scratch / path.name).write_bytes(whole)
 
     def get(self, key: Key) -> Result | None:
         """The result of a fit that went well; one that failed is worth another try."""
@@ -104,11 +104,12 @@ class ResultFile:
                 os.fsync(file.fileno())
 
 
-def _results(text: str, path: Path) -> Iterator[Result]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _results(written: bytes, path: Path) -> Iterator[Result]:
+    for number, line in enumerate(written.split(b"\n")[:-1], 1):
         try:
             yield Result(**json.loads(line))
         except (ValueError, TypeError):
+            found = str(line[:40])[1:]
             raise DataError(
-                f"{path}:{number}: expected a result of deltatune tab eval, found {line[:40]!r}; name another folder"
+                f"{path}:{number}: expected a result of deltatune tab eval, found {found}; name another folder"
             ) from None

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +33,8 @@ __all__ = ["EPOCHS", "RowsLoss", "Scorer", "Training", "train"]
 
 EPOCHS = 30
 """How often each shot is learned from, by default."""
+MOST_KEPT = 2048
+"""Shots up to which the states of the layers below a delta are kept: they take a row's tokens times the width."""
 CLIP = 1.0
 NAME = "tab"
 
@@ -77,12 +80,12 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 0:
-            raise ConfigError(f"steps: expected 0 or more, found {self.steps}; correct it")
-        if self.batch < 1:
-            raise ConfigError(f"batch_size: expected at least 1, found {self.batch}; raise it")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"learning_rate: expected a number above 0, found {self.learning_rate}; raise it")
+        if self.steps is not None and not (isinstance(self.steps, Integral) and self.steps >= 0):
+            raise ConfigError(f"steps: expected 0 or more, found {self.steps!r}; correct it")
+        if not (isinstance(self.batch, Integral) and self.batch >= 1):
+            raise ConfigError(f"batch_size: expected at least 1, found {self.batch!r}; raise it")
+        if not (isinstance(self.learning_rate, Real) and 0 < self.learning_rate < math.inf):
+            raise ConfigError(f"learning_rate: expected a number above 0, found {self.learning_rate!r}; raise it")
 
     def steps_for(self, shots: int) -> int:
         """How many steps there are for so many shots."""
@@ -110,7 +113,9 @@ def train(
         delta = dt.attach(model, method, name=NAME)
         try:
             dt.prepare(model, scorer.examples(texts, codes))
-            with in_mode(model, training=True), _trunk_kept(model), scorer.losses(texts, codes) as loss:
+            turns = training.steps_for(len(texts)) * training.batch / len(texts)
+            kept = _trunk_kept(model) if turns >= 2 and len(texts) <= MOST_KEPT else contextlib.nullcontext()
+            with in_mode(model, training=True), kept, scorer.losses(texts, codes) as loss:
                 losses = _optimise(model, loss, training, len(texts))
         finally:
             dt.detach(model, delta)
@@ -119,7 +124,7 @@ def train(
 
 @contextlib.contextmanager
 def _trunk_kept(model: nn.Module) -> Iterator[None]:
-    """Where no delta acts in the first layers, these run once for each shot, not at each of its thirty turns."""
+    """Where no delta acts in the first layers, these run once for each shot, not at each of its turns."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         with contextlib.suppress(ConfigError):  # a delta acts there, or dropout: then they run as they always do

@@ -54,9 +54,12 @@ def ask(
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.run import Limits
     from deltatune.apps.sql.source import open_source
+    from deltatune.apps.sql.system import SystemFolder
 
     out = console(stderr=json)
-    with open_source(database, reindex=reindex, limits=Limits(seconds=seconds, rows=max(rows, 1000))) as source:
+    values = SystemFolder(system).read_config().prompt.values
+    limits = Limits(seconds=seconds, rows=max(rows, 1000))
+    with open_source(database, values=values, reindex=reindex, limits=limits) as source:
         writer = open_writer(system, dtype=dtype, quant=quant, device=device)
         if show_prompt:
             out.print(writer.prompter.prompts([question], source)[0].text, markup=False, soft_wrap=True)
@@ -97,6 +100,7 @@ def _plain(answer: Answer, rows: int) -> dict[str, Any]:
 def _show(out: Console, answer: Answer, rows: int) -> None:
     from rich.syntax import Syntax
     from rich.table import Table
+    from rich.text import Text
 
     out.print(Syntax(answer.sql, "sql", word_wrap=True, background_color="default"))
     for repair in answer.repairs:
@@ -107,13 +111,19 @@ def _show(out: Console, answer: Answer, rows: int) -> None:
     if result is None:
         out.print(f"no rows: {answer.chosen.problem}", style="bold red", markup=False, soft_wrap=True)
         return
-    table = Table(*(str(name) for name in result.columns))
+    table = Table()
+    for name in result.columns:
+        table.add_column(Text(str(name)))
     for row in result.rows[:rows]:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
     out.print(table)
-    found = len(result.rows)
-    shown = f"{rows:,} of {'more than ' if result.cut else ''}" if found > rows else ""
-    out.print(f"{shown}{found:,} {'row' if found == 1 else 'rows'}, {result.seconds:.2f} s", style="dim")
+    out.print(f"{_counted(len(result.rows), rows, cut=result.cut)}, {result.seconds:.2f} s", style="dim")
+
+
+def _counted(found: int, shown: int, *, cut: bool) -> str:
+    """How many rows there are, and how many of them are shown."""
+    count = f"{'more than ' if cut else ''}{found:,} {'row' if found == 1 and not cut else 'rows'}"
+    return f"{min(found, shown):,} of {count}" if cut or found > shown else count
 
 
 VERB = Verb(

@@ -96,7 +96,13 @@ def eval(
                 samples=samples,
                 temperature=temperature,
                 seed=seed,
-                about={"base": config.base.model, "delta": config.delta.method, "system": folder.digest()},
+                about={
+                    "base": config.base.model,
+                    "delta": config.delta.method,
+                    "system": folder.digest(),
+                    "dtype": dtype or "as trained",
+                    "quant": quant or "none",
+                },
                 file=None if out is None else out / "report.json",
                 progress=progress,
             )

@@ -34,15 +34,18 @@ def link(
     "whole" is the share of questions for which the prompt shows all that the query needs. Words alone, the system's
     linker, and both with the values that the question names are measured.
     """
+    from rich.text import Text
+
     from deltatune.apps.sql.linking import LexicalLinker, ValueLinker
     from deltatune.apps.sql.linking.recall import recall
     from deltatune.apps.sql.measuring import question_groups
     from deltatune.apps.sql.system import SystemFolder, open_sources
 
     folder = SystemFolder(system)
-    prompt = folder.read_config().prompt
+    config = folder.read_config()
+    prompt = config.prompt
     groups, found = question_groups(
-        folder.read_config(),
+        config,
         databases=named(database),
         files=file,
         dataset=dataset,
@@ -68,7 +71,7 @@ def link(
         return
     for group, own in measured.items():
         for name, each in own.items():
-            console().print(f"{group}: {name}", each)
+            console().print(Text(f"{group}: {name}"), each)
 
 
 VERB = Verb(

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from deltatune.cli.lists import whole_numbers
 from deltatune.cli.models import Device, Dtype, Quant
 from deltatune.cli.sql.options import named
 from deltatune.cli.verb import AsJson, Verb, console, print_json
-from deltatune.errors import ConfigError
 
 
 def transfer(
@@ -52,11 +52,14 @@ def transfer(
     from deltatune.apps.sql.system import SystemFolder
     from deltatune.apps.sql.transfer import FewShots
     from deltatune.apps.sql.transfer import transfer as measure
+    from deltatune.io.digest import written_digests
 
     [(name, address)] = named([database]).items()
-    output = console(stderr=json)
+    output, counts = console(stderr=json), whole_numbers("--shots", shots)
     folders = [SystemFolder(each) for each in system]
     config = folders[0].read_config()
+    rate = config.train.learning_rate
+    settings = FewShots(epochs=epochs, how=how, learning_rate=rate, seed=seed)  # type: ignore[arg-type]  # it is checked
     with open_source(address, values=config.prompt.values) as source:
         few, asked = few_shot_questions(
             name, source, support=support, target=target, per_template=per_template, seed=seed
@@ -71,11 +74,15 @@ def transfer(
             few,
             asked,
             config.prompt,
-            shots=_numbers(shots),
-            few=FewShots(epochs=epochs, how=how, learning_rate=config.train.learning_rate, seed=seed),  # type: ignore[arg-type]  # compose checks it
-            about={folder.path.name: folder.digest() for folder in folders},
+            shots=counts,
+            few=settings,
+            about={
+                "systems": written_digests({folder.path.resolve().name: folder.digest() for folder in folders}),
+                "dtype": dtype or "as trained",
+                "quant": quant or "none",
+            },
             file=None if out is None else out / "transfer.json",
-            progress=lambda way: output.print(f"{way} ...", style="dim"),
+            progress=lambda way: output.print(f"{way} ...", style="dim", markup=False),
         )
     if out is not None:
         write_report(report, out, "transfer")
@@ -83,13 +90,6 @@ def transfer(
         print_json({key: value for key, value in report.to_dict().items() if key != "outcomes"})
     else:
         output.print(rich_table(report))
-
-
-def _numbers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"--shots: expected whole numbers with commas, as 0,10,50, found {text!r}; correct it")
-    return [int(part) for part in parts]
 
 
 VERB = Verb(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deltatune.cli.lists import listed, whole_numbers
 from deltatune.cli.tab.options import Answers, Query, Question, Target, answers_of
 from deltatune.cli.verb import AsJson, Verb, console, print_json
-from deltatune.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,8 +79,8 @@ def eval(
         report = evaluate(
             [open_data(each, target, query=query, question=question, answers=said) for each in data],
             models or DEFAULT_MODELS,
-            shots=[None if each == "all" else _whole("--shots", each) for each in _parts(shots)],
-            seeds=[_whole("--seeds", each) for each in _parts(seeds)],
+            shots=[None if each == "all" else whole_numbers("--shots", each)[0] for each in listed(shots)],
+            seeds=whole_numbers("--seeds", seeds),
             test_rows=test_rows,
             folder=out,
             progress=progress,
@@ -97,16 +97,6 @@ def eval(
             screen.print(f"done: see {out / 'report.md'}", soft_wrap=True)
     if report.failed:
         raise typer.Exit(1)
-
-
-def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _whole(option: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"{option}: expected whole numbers with commas, as 0,4,16, found {text!r}; correct it")
-    return int(text)
 
 
 def _write(report: TabReport, folder: Path) -> None:

@@ -63,6 +63,10 @@ def test_right_queries_can_be_written(name: str, readers: dict[str, Reader]) -> 
         "SELECT MF_INFO.FND_ABBR FROM MF_INFO",
         "SELECT *, a.* FROM mf_info AS a",
         'SELECT COUNT(*) FROM mf_info WHERE fnd_type = "Bonds, (all"',
+        'SELECT SUM(mgt_fee) AS "total fee" FROM mf_info ORDER BY "total fee"',
+        "SELECT COUNT(*) FROM mf_info WHERE fnd_type IS NOT DISTINCT FROM fnd_abbr",
+        "with recursive tree as (select 1) select count(*) from tree",
+        "SELECT mgt_fee::numeric FROM mf_info",
     ],
 )
 def test_what_people_write_can_be_written(sql: str) -> None:
@@ -123,6 +127,11 @@ def test_what_is_no_query_is_stopped(sql: str, upto: str) -> None:
         "SELECT COUNT(*",
         "SELECT fnd_abbr FROM mf_info ORDER BY",
         "SELECT fnd_abbr,",
+        "SELECT fnd_abbr FROM mf_info GROUP",
+        "SELECT fnd_abbr FROM mf_info WHERE fnd_abbr IS",
+        "SELECT fnd_abbr FROM mf_info UNION ALL",
+        "SELECT fnd_abbr FROM mf_info LEFT",
+        "SELECT fnd_abbr FROM mf_info LIMIT 5 OFFSET",
     ],
 )
 def test_what_is_not_over_does_not_end(sql: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import LogitsProcessorList
 
 from deltatune.apps.sql.constrained import OnlyKnownWords, Place, QueryWords
 from deltatune.apps.sql.finance import database
+from deltatune.apps.sql.schema import Column, Database, Table
 from deltatune.io.bases import Base, load_base
 from deltatune.train.complete import complete, ends
 from tests.cli import tiny
@@ -79,6 +81,25 @@ def test_what_is_no_name_gives_way_to_the_likeliest_that_may_be(base: Base) -> N
     assert all(WORDS.read(Place(), f"SELECT {text}") is not None for text in kept)
 
 
+def test_a_letter_may_come_in_parts(tmp_path: Path) -> None:
+    base = load_base(tiny.save_llama(tmp_path))
+    parts = base.tokenizer("基", add_special_tokens=False)["input_ids"]
+    assert len(parts) == 3  # this tokenizer knows bytes alone of it
+    told = Database("own", (Table("基金", (Column("x", "INTEGER"),)),))
+    constraint = OnlyKnownWords([QueryWords(told, "sqlite")], base.tokenizer, ends(base))
+    for text, allowed in (("SELECT x FROM 基金", True), ("SELECT x FROM 金基", False)):
+        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        constraint = OnlyKnownWords([QueryWords(told, "sqlite")], base.tokenizer, ends(base))
+        row = torch.zeros(1, 0, dtype=torch.long)
+        kept = []
+        for token in ids:
+            scores = torch.full((1, len(base.tokenizer)), -5.0)
+            scores[0, token] = 1.0
+            kept.append(bool(constraint(row, scores)[0, token] > -torch.inf))
+            row = torch.cat([row, torch.tensor([[token]])], dim=1)
+        assert all(kept) is allowed
+
+
 def test_an_answer_that_is_over_is_left_alone(base: Base) -> None:
     constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     eos = base.tokenizer.eos_token_id
@@ -106,4 +127,4 @@ def test_a_token_keeps_the_space_that_it_begins_with(base: Base) -> None:
     constraint = OnlyKnownWords([WORDS], base.tokenizer, ends(base))
     for text in (" red", "red", " ", "'"):
         ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert "".join(constraint._text(token) for token in ids) == text
+        assert "".join(constraint._text((token,)) for token in ids) == text

@@ -38,8 +38,8 @@ KEYWORDS = _words(
 """The words of a query that only reads, without those of functions and types."""
 UNFINISHED = _words(
     """
-    SELECT DISTINCT FROM JOIN ON WHERE AND OR NOT IN BETWEEN LIKE BY HAVING LIMIT AS CASE WHEN THEN ELSE WITH UNION
-    EXCEPT INTERSECT ( , . = < > + - / |
+    SELECT DISTINCT FROM JOIN LEFT RIGHT FULL INNER OUTER CROSS NATURAL ON USING WHERE AND OR NOT IN IS BETWEEN LIKE
+    GROUP ORDER BY HAVING LIMIT OFFSET AS CASE WHEN THEN ELSE WITH UNION ALL EXCEPT INTERSECT ( , . = < > + - / |
     """
 ) | {""}
 """After these something has to follow."""
@@ -118,6 +118,8 @@ class QueryWords:
     names: _Words = field(init=False)
     columns: dict[str, _Words] = field(init=False)
     sql: _Words = field(init=False)
+    letters: frozenset[str] = field(init=False)
+    """Of names, those outside of ASCII, which tokens may hold in parts."""
 
     def __post_init__(self) -> None:
         owned = {table.name: [column.name for column in table.columns] for table in self.schema.tables}
@@ -125,6 +127,7 @@ class QueryWords:
         self.names = _Words([*owned, *(column for columns in owned.values() for column in columns)])
         self.columns = {table.casefold(): _Words(columns) for table, columns in owned.items()}
         self.sql = _words_of_sql(self.dialect)
+        self.letters = frozenset(letter for name in self.names.sorted for letter in name if not letter.isascii())
 
     def read(self, place: Place, text: str) -> Place | None:
         """The place behind more text, or `None` if no query goes on so.
@@ -139,6 +142,10 @@ class QueryWords:
                 return None
             place = after
         return place
+
+    def may_go_on(self, place: Place, text: str) -> bool:
+        """Whether behind more text some letter outside of ASCII may come that names have."""
+        return any(self.read(place, text + letter) is not None for letter in self.letters)
 
     def may_end(self, place: Place) -> bool:
         """Whether a query may be over at a place."""
@@ -168,7 +175,7 @@ class QueryWords:
 
     def _is_value(self, place: Place) -> bool:
         """Whether what is in quotes may be anything; SQLite takes for a value what is in double ones and no name."""
-        name = place.owner or self._reads_table(place)
+        name = place.owner or self._reads_table(place) or self._gives_name(place)
         return place.quote == "'" or (place.quote == '"' and self.dialect == "sqlite" and not name)
 
     def _begins(self, place: Place, *, sql: bool = True) -> bool:
@@ -225,7 +232,7 @@ class QueryWords:
 
     def _lists_query(self, place: Place) -> bool:
         """Whether WITH gives a name to a query here."""
-        return place.listing == len(place.brackets) and place.before in ("WITH", "RECURSIVE", ",")
+        return place.listing == len(place.brackets) and place.before.upper() in ("WITH", "RECURSIVE", ",")
 
     def _gives_name(self, place: Place) -> bool:
         """Whether the query gives a name here, which may be any word."""
@@ -236,7 +243,7 @@ class QueryWords:
         return place.before in ("FROM", "JOIN") and (not place.brackets or place.brackets[-1])
 
     def _in_case(self, place: Place) -> bool:
-        return not place.capitals or place.word.isupper()
+        return not place.capitals or place.word.isupper() or place.before == ":"  # a type, as in x::numeric
 
 
 @cache
@@ -253,7 +260,8 @@ def _given(place: Place) -> Place:
 def _keyword(place: Place, word: str) -> Place:
     upper = word.upper()
     capitals = word.isupper() if place.capitals is None else place.capitals
-    after = replace(place, word="", before=upper, owner="", capitals=capitals)
+    before = "=" if (place.before, upper) == ("DISTINCT", "FROM") else upper  # IS DISTINCT FROM compares
+    after = replace(place, word="", before=before, owner="", capitals=capitals)
     if upper == "WITH":
         return replace(after, listing=len(place.brackets))
     if upper == "SELECT":

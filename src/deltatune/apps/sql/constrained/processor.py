@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ __all__ = ["OnlyKnownWords"]
 LOOK = 32
 """How many of the likeliest tokens are looked at; more of them where none of these may come."""
 WIDER = 8
+CUT = "\N{REPLACEMENT CHARACTER}"
+"""What tokenizers give for a character of which a token holds a part."""
+PARTS = 4
+"""Bytes of the longest character."""
+
+
+class _Row(NamedTuple):
+    """Where an answer is."""
+
+    place: Place
+    begun: tuple[int, ...] = ()
+    """The tokens of a letter that is not whole yet, so that nobody can tell whether it may stand there."""
 
 
 class OnlyKnownWords(LogitsProcessor):
@@ -41,8 +53,8 @@ class OnlyKnownWords(LogitsProcessor):
         self.tokenizer = tokenizer
         self.ends = frozenset(ends)
         self._prompt: int | None = None
-        self._places: dict[tuple[int, tuple[int, ...]], Place | None] = {}
-        self._texts: dict[int, str] = {}
+        self._rows: dict[tuple[int, tuple[int, ...]], _Row | None] = {}
+        self._texts: dict[tuple[int, ...], str] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores ``[rows, tokens]`` with -inf for what may not come next."""
@@ -51,28 +63,37 @@ class OnlyKnownWords(LogitsProcessor):
         written = [tuple(row) for row in input_ids[:, self._prompt :].tolist()]
         copies = len(written) // len(self.words)
         rows = [(row // copies, ids) for row, ids in enumerate(written)]
-        self._places = {(prompt, ids): self._place(prompt, ids) for prompt, ids in rows}
+        self._rows = {(prompt, ids): self._row(prompt, ids) for prompt, ids in rows}
         masked = scores.clone()
-        for row, (prompt, ids) in enumerate(rows):
-            place = self._places[prompt, ids]
-            if place is not None:
-                masked[row] = self._masked(self.words[prompt], place, scores[row])
+        for number, (prompt, ids) in enumerate(rows):
+            row = self._rows[prompt, ids]
+            if row is not None:
+                masked[number] = self._masked(self.words[prompt], row, scores[number])
         return masked
 
-    def _place(self, prompt: int, ids: tuple[int, ...]) -> Place | None:
-        """Where a row is; `None` where nothing can be said, as when its answer is over."""
+    def _row(self, prompt: int, ids: tuple[int, ...]) -> _Row | None:
+        """Where an answer is; `None` where nothing can be said, as when it is over."""
         if not ids:
-            return Place()
-        before = self._places.get((prompt, ids[:-1]))
+            return _Row(Place())
+        before = self._rows.get((prompt, ids[:-1]))
         if before is None or ids[-1] in self.ends:
             return None
-        return self.words[prompt].read(before, self._text(ids[-1]))
+        return self._behind(self.words[prompt], before, ids[-1])
 
-    def _masked(self, words: QueryWords, place: Place, scores: Tensor) -> Tensor:
+    def _behind(self, words: QueryWords, row: _Row, token: int) -> _Row | None:
+        """Where an answer is behind one more token; `None` if no query goes on so."""
+        tokens = (*row.begun, token)
+        text = self._text(tokens)
+        if text.endswith(CUT) and len(tokens) < PARTS and words.may_go_on(row.place, text.rstrip(CUT)):
+            return row._replace(begun=tokens)
+        place = words.read(row.place, text)
+        return None if place is None else _Row(place)
+
+    def _masked(self, words: QueryWords, row: _Row, scores: Tensor) -> Tensor:
         count = min(LOOK, len(scores))
         while True:
             likeliest = scores.topk(count).indices.tolist()
-            allowed = [token for token in likeliest if self._may(words, place, token)]
+            allowed = [token for token in likeliest if self._may(words, row, token)]
             if allowed or count == len(scores):
                 break
             count = min(count * WIDER, len(scores))
@@ -82,18 +103,17 @@ class OnlyKnownWords(LogitsProcessor):
         kept[allowed] = scores[allowed]
         return kept
 
-    def _may(self, words: QueryWords, place: Place, token: int) -> bool:
+    def _may(self, words: QueryWords, row: _Row, token: int) -> bool:
         if token in self.ends:
-            return words.may_end(place)
-        text = self._text(token)
-        return bool(text) and words.read(place, text) is not None
+            return not row.begun and words.may_end(row.place)
+        return bool(self._text((token,))) and self._behind(words, row, token) is not None
 
-    def _text(self, token: int) -> str:
-        """What a token adds to a text: tokenizers drop the space that one begins with at the beginning of a text."""
-        if token not in self._texts:
+    def _text(self, tokens: tuple[int, ...]) -> str:
+        """What tokens add to a text: tokenizers drop the space that one begins with at the beginning of a text."""
+        if tokens not in self._texts:
             anchor, text = self._anchor
-            self._texts[token] = self._decoded(anchor, token)[len(text) :]
-        return self._texts[token]
+            self._texts[tokens] = self._decoded(anchor, *tokens)[len(text) :]
+        return self._texts[tokens]
 
     def _decoded(self, *tokens: int) -> str:
         settings = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}

@@ -21,16 +21,22 @@ class GrowingReport:
         file: as :meth:`Report.save` writes it; it need not be there, and one of other questions or of another setting
             is written over. `None`: nothing is kept.
         asked: the questions, by group.
-        about: the setting; see :class:`Report`.
+        about: the setting, with all that outcomes follow from; see :class:`Report`.
+        order: of the stages; others in the file come behind them.
 
     Raises:
         DataError: the file holds something else.
     """
 
     def __init__(
-        self, file: Path | None, asked: Mapping[str, Sequence[Example]], about: Mapping[str, str | int | float | bool]
+        self,
+        file: Path | None,
+        asked: Mapping[str, Sequence[Example]],
+        about: Mapping[str, str | int | float | bool],
+        order: Iterable[str],
     ) -> None:
         self.file = file
+        self.order = list(order)
         self.about = dict(about)
         self._stages: dict[str, Groups] = {}
         if file is not None and file.exists():
@@ -47,7 +53,8 @@ class GrowingReport:
         """Keep what became of the questions at a stage; it is on the disk when this returns."""
         self._stages[stage] = outcomes
         if self.file is not None:
-            self.report(self._stages).save(self.file)
+            known = [name for name in self.order if name in self._stages]
+            self.report(dict.fromkeys([*known, *self._stages])).save(self.file)
 
     def report(self, stages: Iterable[str]) -> Report:
         """The report of some stages, in this order."""

@@ -10,7 +10,7 @@ from itertools import chain
 
 from deltatune.apps.sql.run import Result
 
-__all__ = ["same_result"]
+__all__ = ["plain", "same_result"]
 
 # Sums in another order differ in the last of 15 digits, single precision in the 7th; a wrong query differs by more.
 RELATIVE = 1e-6
@@ -58,11 +58,11 @@ def same_result(found: Result, wanted: Result, *, ordered: bool) -> bool:
 
 
 def _columns(result: Result) -> list[Column]:
-    return [tuple(_plain(row[i]) for row in result.rows) for i in range(len(result.columns))]
+    return [tuple(plain(row[i]) for row in result.rows) for i in range(len(result.columns))]
 
 
-def _plain(value: object) -> Value:
-    """One type for what the drivers give in several."""
+def plain(value: object) -> Value:
+    """One type for what the drivers give in several: see :func:`same_result`."""
     match value:
         case bool():
             return int(value)

@@ -92,7 +92,7 @@ def outcome(
         return Outcome(example, sql, tuple(repairs), problem is None, right, exact, problem, seconds)
 
     readers = (reader, *others)
-    wanted = [_wanted(example, each) for each in readers]
+    wanted = [right_result(example, each) for each in readers]
     if problem is not None:
         return judged(problem)
     try:
@@ -135,8 +135,12 @@ def _exact(found: exp.Query, wanted: exp.Query, reader: Reader) -> bool:
     return parts == components(wanted, reader.schema)
 
 
-def _wanted(example: Example, reader: Reader) -> Result:
-    """What the right SQL returns."""
+def right_result(example: Example, reader: Reader) -> Result:
+    """What the right SQL of a question returns; kept as long as the reader lives.
+
+    Raises:
+        DataError: it does not run, or returns more than the limits of the reader allow.
+    """
     results = _RESULTS.setdefault(reader, {})
     sql = example.sql_for(reader.dialect)
     if sql not in results:
