@@ -10,6 +10,7 @@ from deltatune.apps.sql.config import DatasetSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.gather import dataset_examples, read_questions
 from deltatune.apps.sql.questions import TEMPLATES, questions
+from deltatune.apps.sql.questions.difficulty import no_harder
 from deltatune.apps.sql.readers import LAYOUTS
 from deltatune.apps.sql.run import open_reader
 from deltatune.apps.sql.source import Source
@@ -29,6 +30,7 @@ def question_groups(
     dataset: str | None = None,
     split: str = "test",
     per_template: int = 4,
+    learned: bool = False,
     limit: int | None = None,
     seed: int = 1,
 ) -> tuple[Groups, dict[str, str]]:
@@ -41,6 +43,7 @@ def question_groups(
         dataset: a public data set, as ``layout:folder:split``.
         split: of the templates, where there is neither file nor data set: "dev" or "test".
         per_template: questions to make of each template. Default: 4.
+        learned: of templates that training saw too, questions that it did not see. Default: false.
         limit: questions of a group at most, drawn by the seed. Default: all.
         seed: of what is drawn. Default: 1, which is none that training draws by.
 
@@ -60,6 +63,8 @@ def question_groups(
         known |= {each.database: str(each.path) for each in found if each.path is not None}
     if not groups:
         groups = _from_templates(known, set(config.databases), split, per_template, seed)
+        if learned:
+            groups["learned templates"] = _of_learned_templates(config, known, per_template, seed)
     rng = random.Random(seed)
     groups = {
         name: rng.sample(examples, limit) if limit is not None and limit < len(examples) else examples
@@ -128,6 +133,22 @@ def _from_templates(known: Mapping[str, str], seen: set[str], split: str, per_te
             made = questions(reader, own, per_template=per_template, seed=seed)
         groups["unseen templates" if name in seen else "unseen database"] += made
     return groups
+
+
+def _of_learned_templates(config: SqlConfig, known: Mapping[str, str], per_template: int, seed: int) -> list[Example]:
+    """New questions of the templates that the system learned from."""
+    spec, found = config.questions, list[Example]()
+    for name in config.databases:
+        own = [
+            template
+            for template in split_templates("train")
+            if template.database == name and no_harder(template.difficulty, spec.hardest)
+        ]
+        with open_reader(known[name]) as reader:
+            seen = {each.question for each in questions(reader, own, per_template=spec.templates, seed=spec.seed)}
+            made = questions(reader, own, per_template=per_template, seed=seed)
+        found += [example for example in made if example.question not in seen]
+    return found
 
 
 def _named(groups: Groups) -> list[str]:

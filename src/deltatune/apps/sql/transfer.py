@@ -49,6 +49,8 @@ __all__ = ["SHOTS", "FewShots", "draw_shots", "transfer"]
 
 SHOTS = (0, 10, 50)
 GROUP = "new database"
+SEARCHED_AT_ONCE = 16
+"""Examples in a batch of the search, which learns nothing: what prompts of a batch share runs once."""
 MADE = "made"
 """What the delta of a way is called, unless a system is called so."""
 
@@ -217,7 +219,7 @@ class _Learning:
 
     def search(self, examples: Sequence[Example]) -> None:
         collate = Collator.of(self.writer.base.tokenizer)
-        batches = [dict(collate(batch)) for batch in chunks(self.encoded(examples).examples, self.few.batch_size)]
+        batches = [dict(collate(batch)) for batch in chunks(self.encoded(examples).examples, SEARCHED_AT_ONCE)]
         few = self.few
         dt.lorahub(
             self.model, self.names, batches, how=few.how, name=self.made, evaluations=few.evaluations, seed=few.seed

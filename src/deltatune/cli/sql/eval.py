@@ -36,6 +36,9 @@ def eval(
     dataset: Dataset = None,
     split: Split = "test",
     per_template: PerTemplate = 4,
+    learned: Annotated[
+        bool, typer.Option("--learned", help="Also ask new questions of the templates that training saw.")
+    ] = False,
     limit: Limit = None,
     stages: Annotated[
         str | None,
@@ -80,6 +83,7 @@ def eval(
         dataset=dataset,
         split=split,
         per_template=per_template,
+        learned=learned,
         limit=limit,
         seed=seed,
     )
