@@ -105,6 +105,18 @@ def test_a_run_that_is_refused_changes_nothing(home: Path, system: Path) -> None
     settings(home, "first")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--how", "svd", "how: expected one of"), ("--learning-rate", "0", "learning_rate: expected a number above 0")],
+)
+def test_settings_of_a_transfer_are_checked_first(
+    system: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str, message: str
+) -> None:
+    monkeypatch.setattr("deltatune.apps.sql.opening.open_writer", None)  # before anything is loaded
+    shown = call("transfer", "macro=nowhere.sqlite", "-s", system, option, value, code=2).output
+    assert message in " ".join(shown.split())
+
+
 def test_values_are_shown_as_they_are(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = Result(("[b]name[/]",), (("Bond Fund [closed]",), (None,)), "SELECT 1", 0.01, cut=True)
     answer = Answer("?", Vote(Candidate("SELECT 1", (), result, None), ((),)))

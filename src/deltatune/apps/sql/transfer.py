@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import random
 import tempfile
 from collections import defaultdict
@@ -68,7 +69,7 @@ class FewShots:
         seed: of a fresh delta, the order of examples and the search.
 
     Raises:
-        ConfigError: `how` is no way whose weights LoRAHub can search for.
+        ConfigError: `how` is no way whose weights LoRAHub can search for, or the learning rate is not above 0.
     """
 
     epochs: int = 8
@@ -81,6 +82,8 @@ class FewShots:
     def __post_init__(self) -> None:
         if self.how not in SEARCHED:
             raise ConfigError(f"how: expected one of {', '.join(SEARCHED)}, found {self.how!r}; choose one of them")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate: expected a number above 0, found {self.learning_rate}; raise it")
 
 
 def draw_shots(examples: Sequence[Example], count: int, seed: int = 0) -> list[Example]:

@@ -29,6 +29,9 @@ def transfer(
     per_template: Annotated[int, typer.Option(metavar="N", min=1, help="Questions to ask of each template.")] = 4,
     how: Annotated[str, typer.Option(metavar="NAME", help="The way of composing: cat, or factors as FinSQL.")] = "cat",
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Passes over the few examples.")] = 8,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="The highest, on the few. Default: as the first system's.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of all that is drawn.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write transfer.json, .md and .png there.")
@@ -58,7 +61,7 @@ def transfer(
     output, counts = console(stderr=json), whole_numbers("--shots", shots)
     folders = [SystemFolder(each) for each in system]
     config = folders[0].read_config()
-    rate = config.train.learning_rate
+    rate = config.train.learning_rate if learning_rate is None else learning_rate
     settings = FewShots(epochs=epochs, how=how, learning_rate=rate, seed=seed)  # type: ignore[arg-type]  # it is checked
     with open_source(address, values=config.prompt.values) as source:
         few, asked = few_shot_questions(
