@@ -38,6 +38,9 @@ def test_settings_are_written_and_can_be_read(tmp_path: Path) -> None:
     config = load_config(file)
     assert config.data.train == "my.jsonl"
     assert config.attached[0].method == "ia3"
+    code, _, err = call(base, "--write", file, *SHORT)
+    assert code == 2
+    assert "expected a new file, found one that is there" in err
 
 
 def test_bad_input_is_a_line_and_code_2(tmp_path: Path) -> None:

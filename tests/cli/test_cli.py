@@ -338,6 +338,8 @@ def test_schema(tmp_path: Path) -> None:
     call("schema", "--out", tmp_path / "schema.json")
     assert json.loads((tmp_path / "schema.json").read_text()) == printed
     assert printed["required"] == ["base", "data", "output"]
+    shown = call("schema", "--out", tmp_path / "schema.json", code=2).output
+    assert "expected a new file, found one that is there" in " ".join(shown.split())
 
 
 # Failures.

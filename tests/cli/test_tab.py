@@ -95,6 +95,8 @@ def test_show(home: Path) -> None:
     shown = call("show", *asked(home), *model).output
     assert "question: Was it paid back?" in shown
     assert "answer for 1: yes" in shown
+    plain = data_of("show", home / "loans.csv", "--target", "paid", *model)
+    assert (plain["question"], plain["answers"]) == ("What is the paid: 0 or 1?", {"0": "0", "1": "1"})
     nowhere = call("show", *asked(home), "--model", f"tabllm:base={home / 'nowhere'}").output
     assert "The colour is" in nowhere  # a table can be looked at without any model
     assert "tokens: " in nowhere
@@ -126,6 +128,8 @@ def test_fit_and_predict(home: Path) -> None:
     found = data_of("predict", folder, home / "new.csv")
     assert found["predictions"]["prediction"] == shown["prediction"].tolist()
     assert sum(found["counts"].values()) == found["rows"] == 60
+    shown = call("predict", folder, home / "new.csv", "--out", home / "again.csv", code=2).output
+    assert "expected no column called 'prediction'" in " ".join(shown.split())
 
 
 def test_fit_without_shots_and_with_a_head(home: Path) -> None:
@@ -185,6 +189,8 @@ def test_a_table_by_a_query(home: Path) -> None:
     ("arguments", "message"),
     [
         (("show", "cars"), "cars: expected a data set ("),
+        (("show", "heart", "-t", "ill"), "heart: expected no --target for a data set that is known"),
+        (("show", "{table}", "-t", "paid", "-a", "1=yes", "-a", "0=yes"), "answers: expected different texts"),
         (("show", "{table}"), "or a file with --target"),
         (("show", "{table}", "-t", "paid", "-r", "60"), "--row 60: expected one below 60"),
         (("show", "{table}", "-t", "paid", "-a", "yes"), "--answer yes: expected CLASS=TEXT"),

@@ -90,6 +90,8 @@ def _write(advice: Advice, file: Path, method: str | None, *, data: str, output:
     from deltatune.io.atomic import atomic_files
     from deltatune.planning.settings_of import run_settings
 
+    if file.exists():
+        raise ConfigError(f"--write {file}: expected a new file, found one that is there; name another, or remove it")
     option = None
     if method is not None:
         labels = [option.label for option in advice.options]

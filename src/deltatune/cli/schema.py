@@ -26,6 +26,8 @@ def schema(
     found = _SCHEMAS[what]()
     if out is None:
         print_json(found)
+    elif out.exists():
+        raise ConfigError(f"--out {out}: expected a new file, found one that is there; name another, or remove it")
     else:
         out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -24,7 +24,9 @@ def train(
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Train deltas as a YAML file says. This is enough of one:
+    """Train deltas as a YAML file says.
+
+    This is enough of one:
 
       [cyan]base: smollm2
       delta: {method: lora, r: 8}
@@ -42,7 +44,9 @@ def train(
     out = console(stderr=json)
     if dry_run:
         from deltatune.planning.dry_run import dry_run as plan_run
+        from deltatune.train.folder import RunFolder
 
+        RunFolder(Path(settings.output)).check(resume=resume, overwrite=overwrite)
         plan = plan_run(settings, console=out)
         if json:
             print_json(plan)

@@ -358,6 +358,8 @@ def _local(folder: str | Path) -> Path:
 
 
 def _refuse_pickle(path: Path) -> None:
+    if not path.exists():
+        raise FileFormatError(f"{path}: expected a delta's folder, found nothing there; check the path")
     if not (path / TENSORS).is_file():
         pickles = [entry.name for suffix in ("*.bin", "*.pt", "*.pth", "*.pkl") for entry in path.glob(suffix)]
         found = f"found {pickles[0]}, a pickle, which can run code" if pickles else "found none"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deltatune.io.bases import Base
     from deltatune.train.config import RunConfig
 
-__all__ = ["Opened", "delta_folders", "open_model", "settings_of"]
+__all__ = ["Opened", "best_device", "delta_folders", "open_model", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def open_model(
         task=task,
         dtype=dtype or (known.dtype if known else "auto"),  # type: ignore[arg-type]  # load_base checks it
         quant=quant,  # type: ignore[arg-type]
-        device=device or _best_device(),
+        device=device or best_device(),
         id2label=dict(enumerate(classes)) if classes and task == "sequence-classification" else None,
         revision=known.revision if known and own else None,
         trust_remote_code=known.trust_remote_code if known and own else False,
@@ -160,7 +160,8 @@ def _free_name(folder: Path, taken: Sequence[str]) -> str:
     return next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
 
 
-def _best_device() -> str | None:
+def best_device() -> str | None:
+    """The GPU if there is one; ``None`` for the CPU."""
     import torch
 
     if torch.cuda.is_available():

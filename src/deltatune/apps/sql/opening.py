@@ -10,6 +10,7 @@ from deltatune.apps.sql.prompts.prompting import Prompter
 from deltatune.apps.sql.system import SystemFolder
 from deltatune.apps.sql.writer import Writer
 from deltatune.errors import ConfigError
+from deltatune.train.folder import RunFolder
 from deltatune.train.opening import delta_folders, open_model
 
 __all__ = ["open_writer", "put_on"]
@@ -32,6 +33,11 @@ def open_writer(
     """
     system = SystemFolder(Path(folder))
     prompt = system.read_config().prompt
+    if not RunFolder(system.writer).final.is_dir():
+        raise ConfigError(
+            f"{folder}: expected a trained system, found one whose training is not over; go on by deltatune sql train "
+            "CONFIG --resume"
+        )
     base = open_model(str(system.writer), dtype=dtype, quant=quant, device=device).base
     prompter = Prompter(
         style=prompt.style(),

@@ -31,7 +31,7 @@ from deltatune.apps.sql.source import Source, open_source
 from deltatune.apps.sql.teaching import lessons
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
-from deltatune.io.bases import load_tokenizer
+from deltatune.io.bases import load_tokenizer, locate
 from deltatune.io.digest import digest
 from deltatune.train.config import DataSpec, RunConfig
 from deltatune.train.folder import RunFolder
@@ -159,6 +159,11 @@ def _check(folder: SystemFolder, config: SqlConfig, *, resume: bool, overwrite: 
             f"{folder.path}: expected a new folder, found a system; add --resume to go on, or --overwrite to start anew"
         )
     RunFolder(folder.writer).check(resume=resume, overwrite=overwrite)
+    for base in (config.base.model, *([config.linker.base] if config.linker is not None else [])):
+        locate(base)
+    for file in config.questions.files:
+        if not Path(file).is_file():
+            raise ConfigError(f"questions.files: expected a file, found nothing at {file}; check the path")
     if resume and folder.data.is_file():
         begun, asked = folder.read_config().model_dump(), config.model_dump()
         if changed := [name for name in TAUGHT if begun[name] != asked[name]]:

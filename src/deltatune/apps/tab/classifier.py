@@ -43,7 +43,7 @@ class TabLLMClassifier(RowClassifier):
         max_tokens: of a row with the question; columns that tell least of the classes are left out beyond. Default:
             1,024, or what the model reads.
         random_state: of what starts at random, and the order of shots. Default: 0.
-        device: as `dt.load_base` takes it. Default: the CPU.
+        device: as `dt.load_base` takes it. Default: the GPU if there is one.
         dtype: as there. Default: as stored.
         order: "row-first" as in the paper, or "question-first", which lets all rows share the question too.
 
@@ -104,11 +104,14 @@ class TabLLMClassifier(RowClassifier):
         classes = classes.astype(object) if found.dtype == object else classes
         return classes, np.searchsorted(classes, found)[codes]
 
-    def _begin(self, target: str | None) -> None:
-        labels = self.classes_.tolist()
+    def task(self, labels: Sequence[Any], target: str | None) -> Task:
+        """What is asked about a row; see `RowClassifier.task`."""
         answers = self.answers or {label: _said(label) for label in labels}
         said = {label: answers[label] for label in labels}
-        self.task_ = Task(self.question or _question(target, [*said.values()]), said, self.order)
+        return Task(self.question or _question(target, [*said.values()]), said, self.order)
+
+    def _begin(self, target: str | None) -> None:
+        self.task_ = self.task(self.classes_.tolist(), target)
         self._open()
 
     def _open(self) -> None:

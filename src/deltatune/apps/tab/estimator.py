@@ -22,6 +22,7 @@ from torch import Tensor
 
 from deltatune.apps.tab.serialize import FittedSerializer, Serializer
 from deltatune.apps.tab.shared import SharedBase
+from deltatune.apps.tab.task import Task
 from deltatune.apps.tab.training import Scorer, Training, train
 from deltatune.attachment.delta import Delta
 from deltatune.calibration import Calibration, contextual, temperature
@@ -71,6 +72,15 @@ class RowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _begin(self, target: str | None) -> None:
         """Settle what is asked, given `classes_` and the name of the column that they come from, and get the base."""
+
+    def task(self, labels: Sequence[Any], target: str | None) -> Task | None:
+        """What is asked about a row; `None` where nothing is.
+
+        Args:
+            labels: the classes, sorted.
+            target: the name of the column that they come from.
+        """
+        return None
 
     @abstractmethod
     def _open(self) -> None:
@@ -164,7 +174,7 @@ class RowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             folder: where.
-            device: as `dt.load_base` takes it.
+            device: as `dt.load_base` takes it. Default: the GPU if there is one.
 
         Raises:
             FileFormatError: there is none, it is damaged, or of another kind.

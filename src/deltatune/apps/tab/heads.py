@@ -106,7 +106,7 @@ class EncoderClassifier(RowClassifier):
         max_tokens: of a row; columns that tell least of the classes are left out beyond. Default: 1,024, or what the
             encoder reads.
         random_state: of what starts at random, the head aside, and the order of shots. Default: 0.
-        device: as `dt.load_base` takes it. Default: the CPU.
+        device: as `dt.load_base` takes it. Default: the GPU if there is one.
         dtype: as there. Default: as stored.
 
     Attributes:

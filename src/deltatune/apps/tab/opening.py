@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,10 @@ from deltatune.io.atomic import atomic_files
 if TYPE_CHECKING:
     from deltatune.apps.tab.estimator import RowClassifier
 
-__all__ = ["load_classifier", "open_data", "open_rows", "predictions", "write_table"]
+__all__ = ["check_ending", "check_room", "load_classifier", "open_data", "open_rows", "predictions", "write_table"]
+
+PREDICTION, PROBABILITY = "prediction", "probability of"
+"""How the columns of predictions are called, the second with a class behind it."""
 
 
 def open_data(
@@ -42,11 +45,16 @@ def open_data(
         ConfigError: there is no such data set or table, or a table has no target.
         DataError: the table has no such target, or the answers are not those of its classes.
     """
+    if source in DATASETS and target is not None:
+        raise ConfigError(
+            f"{source}: expected no --target for a data set that is known, found {target!r}; leave it out"
+        )
     if target is None:
         if source not in DATASETS:
+            found = "no --target" if Path(source).exists() else "neither"
             raise ConfigError(
                 f"{source}: expected a data set ({', '.join(DATASETS)}), or a file with --target, the column of the "
-                "class, found neither; name one"
+                f"class, found {found}; name one"
             )
         own = load_dataset(source)
         if question is None and answers is None:
@@ -95,9 +103,9 @@ def predictions(classifier: RowClassifier, rows: pd.DataFrame, *, probabilities:
     if missing := [name for name in names if name not in rows]:
         raise DataError(f"table: expected the columns of the training data, found none called {missing[0]}; add it")
     found = classifier.predict_proba(rows[list(names)])
-    columns: dict[str, Any] = {"prediction": classifier.classes_[found.argmax(axis=1)]}
+    columns: dict[str, Any] = {PREDICTION: classifier.classes_[found.argmax(axis=1)]}
     if probabilities:
-        columns |= {f"probability of {label}": found[:, at] for at, label in enumerate(classifier.classes_)}
+        columns |= {f"{PROBABILITY} {label}": found[:, at] for at, label in enumerate(classifier.classes_)}
     return pd.DataFrame(columns, index=rows.index)
 
 
@@ -107,16 +115,38 @@ def write_table(table: pd.DataFrame, file: Path) -> None:
     Raises:
         ConfigError: the file's ending is none of .csv, .tsv, .jsonl and .parquet.
     """
-    writers = {
-        ".csv": lambda path: table.to_csv(path, index=False),
-        ".tsv": lambda path: table.to_csv(path, index=False, sep="\t"),
-        ".jsonl": lambda path: table.to_json(path, orient="records", lines=True, force_ascii=False),
-        ".parquet": lambda path: table.to_parquet(path, index=False),
-    }
-    if file.suffix.lower() not in writers:
-        raise ConfigError(f"{file}: expected a file ending in {', '.join(writers)}, found another; name it so")
+    check_ending(file)
     with atomic_files(file.parent) as scratch:
-        writers[file.suffix.lower()](scratch / file.name)
+        _WRITERS[file.suffix.lower()](table, scratch / file.name)
+
+
+def check_room(rows: pd.DataFrame) -> None:
+    """See that a table has no columns that are called as predictions are.
+
+    Raises:
+        DataError: it has.
+    """
+    for name in map(str, rows.columns):
+        if name == PREDICTION or name.startswith(f"{PROBABILITY} "):
+            raise DataError(f"table: expected no column called {name!r}, as predictions are; rename or drop it")
+
+
+def check_ending(file: Path) -> None:
+    """See that a table can be written to a file of this name.
+
+    Raises:
+        ConfigError: its ending is none of .csv, .tsv, .jsonl and .parquet.
+    """
+    if file.suffix.lower() not in _WRITERS:
+        raise ConfigError(f"{file}: expected a file ending in {', '.join(_WRITERS)}, found another; name it so")
+
+
+_WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
 
 
 def _answers(labels: pd.Series, answers: Mapping[str, str]) -> dict[Any, str]:
@@ -124,5 +154,6 @@ def _answers(labels: pd.Series, answers: Mapping[str, str]) -> dict[Any, str]:
     classes = {str(label): label for label in labels.unique().tolist()}
     if wrong := sorted({*answers} ^ {*classes}):
         names = ", ".join(sorted(classes))
-        raise DataError(f"answers: expected one for each class of {names}, found another set at {wrong[0]!r}; mend it")
+        found = "one for another" if wrong[0] in answers else "none for the class"
+        raise DataError(f"answers: expected one for each class of {names}, found {found}: {wrong[0]!r}; mend it")
     return {classes[name]: answer for name, answer in answers.items()}

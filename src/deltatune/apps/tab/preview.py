@@ -30,10 +30,10 @@ class Preview:
         classes: how many rows each has.
         columns: what was inferred of each; its information is that of all rows.
         text: one row.
-        question: what is asked about it; `None`: its class, by the column's name.
-        answers: what is said for each class; `None`: the classes as they are.
-        tokens: of the text.
-        most_tokens: of a row, among the first thousand.
+        question: what is asked about it; `None` for an encoder, which is asked nothing.
+        answers: what is said for each class; `None` likewise.
+        tokens: of the text with the question, without what a chat's turns are marked by.
+        most_tokens: of a row so, among the first thousand.
         no_tokens: why tokens were not counted; empty if they were.
     """
 
@@ -57,21 +57,24 @@ def preview(data: TabData, model: RowClassifier, row: int = 0) -> Preview:
 
     Args:
         data: the table.
-        model: the classifier, of which only the serializer, the question, and the tokenizer of the base count.
+        model: the classifier, of which only the serializer, the question, and the tokenizer of the base count; where it
+            has no question or answers it gets those of the table.
         row: the number of the row to show. Default: 0.
     """
     from deltatune.io.bases import load_tokenizer
 
     settings = model.get_params(deep=False)
     serializer = with_units(settings["serializer"], data.units).fit(data.frame, data.labels.tolist())
-    answers = settings.get("answers") or data.answers
+    own = {"question": data.question, "answers": data.answers}
+    model.set_params(**{name: value for name, value in own.items() if name in settings and settings[name] is None})
+    task = model.task(sorted(data.labels.unique().tolist()), str(data.labels.name))
     found = Preview(
         len(data.labels),
         {str(label): count for label, count in data.labels.value_counts().to_dict().items()},
         serializer.columns,
         serializer.texts(data.frame.iloc[[row]])[0],
-        settings.get("question") or data.question,
-        None if answers is None else {str(label): said for label, said in answers.items()},
+        None if task is None else task.question,
+        None if task is None else {str(label): said for label, said in task.answers.items()},
     )
     try:
         tokenizer = load_tokenizer(model.base)
@@ -79,5 +82,6 @@ def preview(data: TabData, model: RowClassifier, row: int = 0) -> Preview:
         return dataclasses.replace(found, no_tokens=str(error))
 
     texts = [found.text, *serializer.texts(data.frame.iloc[:COUNTED])]
+    texts = texts if task is None else [task.prompt_of(text) for text in texts]
     tokens, *others = (len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
     return dataclasses.replace(found, tokens=tokens, most_tokens=max(others))

@@ -19,6 +19,7 @@ import deltatune as dt
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.lifecycle import add
 from deltatune.io.bases import Base, Dtype, load_base
+from deltatune.train.opening import best_device
 
 __all__ = ["SharedBase", "shared_base"]
 
@@ -64,10 +65,10 @@ def shared_base(
         source: as `dt.load_base` takes it.
         task: as there.
         dtype: as there.
-        device: as there.
+        device: as there. Default: the GPU if there is one.
         classes: how many a fresh classification head has. It starts the same in every process.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        base = load_base(source, task=task, dtype=dtype, device=device, num_labels=classes)
+        base = load_base(source, task=task, dtype=dtype, device=device or best_device(), num_labels=classes)
     return SharedBase(base)

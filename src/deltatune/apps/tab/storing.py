@@ -44,6 +44,8 @@ def save(classifier: RowClassifier, folder: Path) -> Path:
 def load(kind: type[Classifier], folder: Path, device: str | None) -> Classifier:
     """Read what `save` wrote; see `RowClassifier.load`."""
     file = folder / FILE
+    if not file.is_file():
+        raise FileFormatError(f"{folder}: expected a fitted classifier, found no {FILE} there; check the path")
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         if about["format"] != FORMAT or about["kind"] != kind.__name__:

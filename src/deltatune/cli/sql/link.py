@@ -57,7 +57,7 @@ def link(
     with open_sources(found) as sources:
         schemas = {name: source.schema for name, source in sources.items()}
         indexes = {source.schema.name: source.values for source in sources.values() if source.values is not None}
-        linkers = {"words": LexicalLinker(), "linker": folder.open_linker()}
+        linkers = {"words": LexicalLinker()} | ({"linker": folder.open_linker()} if folder.linker.is_dir() else {})
         linkers |= {f"{name} + values": ValueLinker(linker, indexes) for name, linker in linkers.items()}
         measured = {
             group: {

@@ -19,7 +19,9 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the system that is in the folder.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Train a Text-to-SQL system as a YAML file says. This is enough of one:
+    """Train a Text-to-SQL system as a YAML file says.
+
+    This is enough of one:
 
       [cyan]base: smollm2
       delta: {method: lora, r: 16, targets: all_linear}

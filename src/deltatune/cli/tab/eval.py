@@ -42,7 +42,7 @@ def eval(
         str, typer.Option(metavar="LIST", help="Numbers of rows to learn from; all for all of them.")
     ] = "0,4,8,16,32,64",
     seeds: Annotated[
-        str, typer.Option(metavar="LIST", help="Each has a split, draws, and starts the models.")
+        str, typer.Option(metavar="LIST", help="Of the splits, the draws and the models; one after the other.")
     ] = "42,1024,0,1,32",
     test_rows: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Rows to judge by at most. Default: a fifth of all.")
@@ -67,7 +67,8 @@ def eval(
     For each data set and seed a fifth of the rows is for testing, and shots are drawn from the rest, as many of each
     class; all models have the same rows. The baselines tune their settings by cross-validation on the shots.
 
-    With --out the same command goes on where it was stopped, and one with more models, shots or seeds adds to it.
+    With --out the same command goes on where it was stopped, and what is there already is not measured again by one
+    with more models, shots or seeds; the report is of those that the command names.
     """
     from deltatune.apps.tab.evaluate import DEFAULT_MODELS, evaluate
     from deltatune.apps.tab.opening import open_data

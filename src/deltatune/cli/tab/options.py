@@ -17,7 +17,9 @@ Data = Annotated[
         metavar="DATA", help="The name of a data set, such as car; a .csv, .parquet or .jsonl file; or a database."
     ),
 ]
-Target = Annotated[str | None, typer.Option("--target", "-t", metavar="COLUMN", help="Of the class, in a file.")]
+Target = Annotated[
+    str | None, typer.Option("--target", "-t", metavar="COLUMN", help="The column of the class, in a file.")
+]
 Query = Annotated[str | None, typer.Option(metavar="SQL", help="That gives the rows, where DATA is a database.")]
 Question = Annotated[
     str | None, typer.Option("--question", "-q", metavar="TEXT", help="What to ask about a row. Default: its class.")

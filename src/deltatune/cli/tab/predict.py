@@ -28,11 +28,22 @@ def predict(
 ) -> None:
     """Predict the classes of a table's rows. Columns that the classifier does not know are passed over.
 
-    Without --out, the predictions alone are printed as CSV, a line for each row.
+    The columns are called "prediction" and, with --proba, "probability of ..." for each class. Without --out they alone
+    are printed as CSV, a line for each row.
     """
-    from deltatune.apps.tab.opening import load_classifier, open_rows, predictions, write_table
+    from deltatune.apps.tab.opening import (
+        check_ending,
+        check_room,
+        load_classifier,
+        open_rows,
+        predictions,
+        write_table,
+    )
 
     rows = open_rows(data, query)
+    if out is not None:
+        check_ending(out)
+        check_room(rows)
     classifier = load_classifier(folder, device=device)
     found = predictions(classifier, rows, probabilities=proba)
     if out is not None:

@@ -55,7 +55,7 @@ def _show(screen: Console, found: Preview, row: int) -> None:
         screen.print(f"question: {found.question}", markup=False, soft_wrap=True)
     for label, said in (found.answers or {}).items():
         screen.print(f"answer for {label}: {said}", markup=False)
-    counted = found.no_tokens or f"{found.tokens:,}; of the longest row {found.most_tokens:,}"
+    counted = found.no_tokens or f"{found.tokens:,} with the question; of the longest row {found.most_tokens:,}"
     screen.print(f"tokens: {counted}", style="dim", markup=False, soft_wrap=True)
 
 

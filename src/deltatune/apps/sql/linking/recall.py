@@ -13,7 +13,7 @@ from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.linking.gold import gold, schema_of
 from deltatune.apps.sql.linking.ranking import Linker, Ranking
 from deltatune.apps.sql.schema import Database, Selection
-from deltatune.errors import ConfigError
+from deltatune.errors import ConfigError, DataError
 
 __all__ = ["Recall", "covers", "recall"]
 
@@ -66,7 +66,7 @@ def recall(
 
     Raises:
         ConfigError: there are no examples.
-        DataError: a query does not parse, or its schema is missing.
+        DataError: a query does not parse or reads no table of its database, or its schema is missing.
     """
     if not examples:
         raise ConfigError("recall: expected examples, found none; give some")
@@ -80,6 +80,10 @@ def recall(
         schema = schema_of(group[0], schemas)
         for example, ranking in zip(group, linker.rank([each.question for each in group], schema), strict=True):
             wanted = gold(example, schema)
+            if not wanted:
+                raise DataError(
+                    f"{example.database}: expected SQL that reads its tables, found {example.sql[:80]!r}; correct it"
+                )
             table_places += [ranking.best_tables().index(table) for table in wanted]
             column_places += _column_places(ranking, wanted)
             whole += covers(ranking.select(tables, columns), wanted)
