@@ -192,7 +192,7 @@ def test_refusals(tmp_path: Path) -> None:
     places = saved(tmp_path, {**TWO, "d": dt.DoRA(r=2)})
     with pytest.raises(ConfigError, match="expected a LoRA, found dora; write it as one by deltatune export --as lora"):
         dt.compose([places["a"], places["d"]], out=tmp_path / "x")
-    with pytest.raises(FileFormatError, match="expected adapter_model"):
+    with pytest.raises(FileFormatError, match="expected a delta's folder"):
         dt.compose([places["a"], str(tmp_path / "none")], out=tmp_path / "x")
     tensors = load_file(Path(places["b"]) / TENSORS)
     del tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"]

@@ -24,6 +24,7 @@ from deltatune.errors import ConfigError, DeltaError
 from deltatune.io import bases
 from deltatune.io import gguf as ggufs
 from deltatune.io.bases import ALIASES, load_base, load_tokenizer
+from deltatune.io.cache import cache_folder
 
 BERT = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 T5 = {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
@@ -358,12 +359,12 @@ def test_gguf_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert ggufs._cache() == tmp_path / "cache"
+    assert cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("DELTATUNE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert ggufs._cache() == Path("/xdg/deltatune")
+    assert cache_folder() == Path("/xdg/deltatune")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert ggufs._cache() == Path.home() / ".cache/deltatune"
+    assert cache_folder() == Path.home() / ".cache/deltatune"
 
 
 # Silence.

@@ -88,7 +88,7 @@ def test_a_pickle_under_the_right_name_is_refused_too(folder: Path) -> None:
 
 def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     refused(tmp_path, f"expected {TENSORS}, found none")
-    refused(tmp_path / "nowhere", f"nowhere: expected {TENSORS}, found none")
+    refused(tmp_path / "nowhere", "nowhere: expected a delta's folder, found nothing there")
 
 
 @pytest.mark.parametrize("name", ["out/nowhere", "out/no where", "a/b?"])
