@@ -342,6 +342,13 @@ def test_schema(tmp_path: Path) -> None:
     assert "expected a new file, found one that is there" in " ".join(shown.split())
 
 
+@pytest.mark.parametrize(("what", "page"), [("run", "settings.md"), ("sql", "sql-settings.md")])
+def test_the_pages_of_settings_are_what_is_printed(what: str, page: str) -> None:
+    written = (Path(__file__).parent.parent.parent / "docs" / page).read_text(encoding="utf-8")
+    assert call("schema", what, "--markdown").stdout == written
+    assert f"deltatune schema {what} --markdown" in written
+
+
 # Failures.
 
 BAD: dict[str, Callable[[Path, Path], list[str | Path]]] = {

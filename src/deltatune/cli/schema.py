@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltatune.cli.verb import Verb, print_json
+from deltatune.cli.verb import Verb
 from deltatune.errors import ConfigError
 
 
@@ -16,6 +16,9 @@ def schema(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="run, for deltatune train; or sql, for deltatune sql train.")
     ] = "run",
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="A page that people read, without those of methods.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it to this file.")] = None,
 ) -> None:
     """Print the JSON Schema of the settings of a run, all methods included, for editors to complete and check."""
@@ -24,12 +27,18 @@ def schema(
     if what not in _SCHEMAS:
         raise ConfigError(f"WHAT: expected one of {', '.join(_SCHEMAS)}, found {what!r}; choose one of them")
     found = _SCHEMAS[what]()
+    if markdown:
+        from deltatune.train.settings_page import settings_page
+
+        text = settings_page(found, f"deltatune schema {what} --markdown")
+    else:
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     if out is None:
-        print_json(found)
+        typer.echo(text, nl=False)
     elif out.exists():
         raise ConfigError(f"--out {out}: expected a new file, found one that is there; name another, or remove it")
     else:
-        out.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        out.write_text(text, encoding="utf-8")
 
 
 def _run() -> dict[str, Any]:
@@ -52,7 +61,7 @@ VERB = Verb(
     schema,
     (
         ("deltatune schema", "all settings, with their defaults"),
-        ("deltatune schema sql", "those of a Text-to-SQL system"),
+        ("deltatune schema sql --markdown", "those of a Text-to-SQL system, to read"),
         ("deltatune schema --out deltatune.json", "for an editor; put this line on top of a config:"),
         ("# yaml-language-server: $schema=deltatune.json", "YAML settings that complete and check themselves"),
     ),
