@@ -64,7 +64,9 @@ def _raise(problems: list[str], chosen: Format | None) -> NoReturn:
     rest = len(problems) - SHOWN
     shown = "; ".join(problems[:SHOWN]) + (f"; and {rest} more bad records" if rest > 0 else "")
     expected = f"the format {chosen}" if chosen else f"one of the formats {_all_formats()}"
-    raise DataError(f"{shown}; expected {expected}; correct the records, or set format= or columns=")
+    raise DataError(
+        f"{shown}; expected {expected}; correct the records, or set format or columns (data.columns in a run's YAML)"
+    )
 
 
 def _build(chosen: Format, fields: Fields, columns: Mapping[str, str]) -> Example:
@@ -92,7 +94,9 @@ def _detect(fields: Fields, origin: Origin) -> Format:
     if not fitting:
         found = ", ".join(repr(str(f)) for f in fields) or "none"
         expected = f"expected one of the formats {_all_formats()}"
-        raise DataError(f"{origin}: fits no format, its fields are {found}; {expected}; rename them with columns=")
+        raise DataError(
+            f"{origin}: fits no format, its fields are {found}; {expected}; rename them with columns (data.columns in a run's YAML)"
+        )
     return fitting[0]
 
 
