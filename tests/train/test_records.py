@@ -128,7 +128,9 @@ def test_unknown_names_are_refused() -> None:
 def test_a_bad_record_is_named_with_its_line(write: Write, row: Any, complaint: str) -> None:
     message = refusal(write("train.jsonl", jsonl(PAIR, row)))
     assert message.startswith(f"train.jsonl, line 2: {complaint}")
-    assert message.endswith("; correct the records, or set format= or columns=")
+    assert message.endswith(
+        "; correct the records, or set format or columns (in a run's YAML data.format, data.columns)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from deltatune.train.readers import SHOWN, Origin, Source, open_source
 
 __all__ = ["Record", "read_records"]
 
+SET = "set format or columns (in a run's YAML data.format, data.columns)"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -64,9 +66,7 @@ def _raise(problems: list[str], chosen: Format | None) -> NoReturn:
     rest = len(problems) - SHOWN
     shown = "; ".join(problems[:SHOWN]) + (f"; and {rest} more bad records" if rest > 0 else "")
     expected = f"the format {chosen}" if chosen else f"one of the formats {_all_formats()}"
-    raise DataError(
-        f"{shown}; expected {expected}; correct the records, or set format or columns (data.columns in a run's YAML)"
-    )
+    raise DataError(f"{shown}; expected {expected}; correct the records, or {SET}")
 
 
 def _build(chosen: Format, fields: Fields, columns: Mapping[str, str]) -> Example:
@@ -90,13 +90,11 @@ def _detect(fields: Fields, origin: Origin) -> Format:
     fitting = [f for f in fitting if f.name != "text"] or fitting
     if len(fitting) > 1:
         names = " and ".join(f.name for f in fitting)
-        raise DataError(f"{origin}: its fields fit the formats {names}; expected one; choose it with format=")
+        raise DataError(f"{origin}: its fields fit the formats {names}; expected one; {SET}")
     if not fitting:
         found = ", ".join(repr(str(f)) for f in fields) or "none"
         expected = f"expected one of the formats {_all_formats()}"
-        raise DataError(
-            f"{origin}: fits no format, its fields are {found}; {expected}; rename them with columns (data.columns in a run's YAML)"
-        )
+        raise DataError(f"{origin}: fits no format, its fields are {found}; {expected}; {SET}")
     return fitting[0]
 
 
