@@ -10,7 +10,7 @@ from typing import Any
 from deltatune.apps.sql.augment import paraphrase
 from deltatune.apps.sql.config import DatasetSpec, QuestionsSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
-from deltatune.apps.sql.questions import questions
+from deltatune.apps.sql.questions import Template, questions
 from deltatune.apps.sql.questions.difficulty import no_harder
 from deltatune.apps.sql.readers import read_dataset
 from deltatune.apps.sql.source import Source
@@ -19,7 +19,7 @@ from deltatune.apps.sql.synthesis import held_out, synthesize
 from deltatune.errors import ConfigError, DataError
 from deltatune.train.readers import open_source as open_records
 
-__all__ = ["addresses", "dataset_examples", "gather", "read_questions"]
+__all__ = ["addresses", "dataset_examples", "gather", "read_questions", "training_templates"]
 
 FIELDS = ("question", "sql", "database")
 
@@ -76,6 +76,15 @@ def gather(spec: QuestionsSpec, sources: Mapping[str, Source]) -> list[Example]:
     return list(found.values())
 
 
+def training_templates(spec: QuestionsSpec, database: str) -> list[Template]:
+    """The templates that a system learns a database from, none harder than the settings allow."""
+    return [
+        template
+        for template in split_templates("train")
+        if template.database == database and no_harder(template.difficulty, spec.hardest)
+    ]
+
+
 def dataset_examples(spec: DatasetSpec, seed: int) -> list[Example]:
     """The questions of a public data set."""
     examples = read_dataset(spec.folder, spec.layout, spec.split)
@@ -88,12 +97,8 @@ def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Examp
     kept_away = held_out([*split_templates("dev"), *split_templates("test")]) if spec.synthetic else frozenset()
     for name, source in sources.items():
         reader = source.reader
-        templates = [
-            template
-            for template in split_templates("train")
-            if template.database == name and no_harder(template.difficulty, spec.hardest)
-        ]
         if spec.templates:
+            templates = training_templates(spec, name)
             yield from questions(reader, templates, per_template=spec.templates, seed=spec.seed)
         if spec.synthetic:
             yield from synthesize(

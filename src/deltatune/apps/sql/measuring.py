@@ -8,9 +8,8 @@ from pathlib import Path
 
 from deltatune.apps.sql.config import DatasetSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
-from deltatune.apps.sql.gather import dataset_examples, read_questions
+from deltatune.apps.sql.gather import dataset_examples, read_questions, training_templates
 from deltatune.apps.sql.questions import TEMPLATES, questions
-from deltatune.apps.sql.questions.difficulty import no_harder
 from deltatune.apps.sql.readers import LAYOUTS
 from deltatune.apps.sql.run import open_reader
 from deltatune.apps.sql.source import Source
@@ -139,11 +138,7 @@ def _of_learned_templates(config: SqlConfig, known: Mapping[str, str], per_templ
     """New questions of the templates that the system learned from."""
     spec, found = config.questions, list[Example]()
     for name in config.databases:
-        own = [
-            template
-            for template in split_templates("train")
-            if template.database == name and no_harder(template.difficulty, spec.hardest)
-        ]
+        own = training_templates(spec, name)
         with open_reader(known[name]) as reader:
             seen = {each.question for each in questions(reader, own, per_template=spec.templates, seed=spec.seed)}
             made = questions(reader, own, per_template=per_template, seed=seed)

@@ -61,9 +61,10 @@ def put_on(writer: Writer, systems: Sequence[Path]) -> list[str]:
     model = writer.base.model
     for name in dt.deltas(model):
         dt.detach(model, name)
-    for system in systems:
+    names = [system.resolve().name for system in systems]
+    for name, system in zip(names, systems, strict=True):
         found = delta_folders(SystemFolder(system).writer)
         if len(found) != 1:
             raise ConfigError(f"{system}: expected a system with one delta, found {len(found)}; name another")
-        dt.load(model, found[0], name=system.resolve().name)
-    return [system.resolve().name for system in systems]
+        dt.load(model, found[0], name=name)
+    return names

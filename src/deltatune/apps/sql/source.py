@@ -69,15 +69,16 @@ def open_source(
     schema = read_database(address)
     reader = open_reader(address, schema=schema, limits=limits)
     try:
-        index = _index(address, reader, reindex) if values else None
+        identity = _identity(address)
+        index = _index(identity, reader, reindex) if values else None
     except BaseException:
         reader.close()
         raise
-    return Source(reader, schema, index, _identity(address))
+    return Source(reader, schema, index, identity)
 
 
-def _index(address: str | Path, reader: Reader, reindex: bool) -> ValueIndex:
-    path = cache_folder() / "values" / f"{_identity(address)}.sqlite"
+def _index(identity: str, reader: Reader, reindex: bool) -> ValueIndex:
+    path = cache_folder() / "values" / f"{identity}.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     return ValueIndex.build(reader, path, rebuild=reindex)
 

@@ -106,7 +106,7 @@ def study(
         if example.database not in sources:
             known = ", ".join(sources) or "none"
             raise ConfigError(f"databases: expected {example.database} among them, found {known}; add its address")
-    for example in asked:  # what is wrong with the questions is told before they cost anything
+        # What is wrong with the questions is told before they cost anything.
         right_result(example, sources[example.database].reader)
     drafts = _Drafts(writer, sources, asked, samples, temperature, seed)
     setting = {

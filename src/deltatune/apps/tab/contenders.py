@@ -23,6 +23,7 @@ __all__ = [
     "Classifier",
     "Contender",
     "Lesson",
+    "ask_as_told",
     "classifier",
     "contenders",
     "fit_classifier",
@@ -159,14 +160,19 @@ def fit_classifier(model: RowClassifier, lesson: Lesson) -> RowClassifier:
         model: an unfitted one, which is changed and returned.
         lesson: what to learn from. Without shots nothing is trained.
     """
-    known, data = model.get_params(deep=False), lesson.data
-    own = {"question": data.question, "answers": data.answers}
-    model.set_params(**{name: value for name, value in own.items() if name in known and known[name] is None})
-    model.set_params(random_state=lesson.seed, serializer=with_units(known["serializer"], data.units))
+    ask_as_told(model, lesson.data)
+    known = model.get_params(deep=False)
+    model.set_params(random_state=lesson.seed, serializer=with_units(known["serializer"], lesson.data.units))
     if not lesson.shots:
         # A temperature would be fitted to classes.
         model.set_params(steps=0, calibrate=known["calibrate"] and "contextual")
     return model.fit(lesson.frame, lesson.labels)
+
+
+def ask_as_told(model: RowClassifier, data: TabData) -> None:
+    """Give a classifier the question and the answers of a data set, where its settings say nothing of them."""
+    known, own = model.get_params(deep=False), {"question": data.question, "answers": data.answers}
+    model.set_params(**{name: value for name, value in own.items() if name in known and known[name] is None})
 
 
 def _contender(written: Written) -> Contender:

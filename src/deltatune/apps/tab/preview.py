@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deltatune.apps.tab.contenders import with_units
+from deltatune.apps.tab.contenders import ask_as_told, with_units
 from deltatune.errors import DeltaError
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def preview(data: TabData, model: RowClassifier, row: int = 0) -> Preview:
 
     settings = model.get_params(deep=False)
     serializer = with_units(settings["serializer"], data.units).fit(data.frame, data.labels.tolist())
-    own = {"question": data.question, "answers": data.answers}
-    model.set_params(**{name: value for name, value in own.items() if name in settings and settings[name] is None})
+    ask_as_told(model, data)
     task = model.task(sorted(data.labels.unique().tolist()), str(data.labels.name))
     found = Preview(
         len(data.labels),

@@ -80,7 +80,9 @@ def transfer(
             shots=counts,
             few=settings,
             about={
-                "systems": written_digests({folder.path.resolve().name: folder.digest() for folder in folders}),
+                "systems": written_digests(
+                    {name: folder.digest() for name, folder in zip(names, folders, strict=True)}
+                ),
                 "dtype": dtype or "as trained",
                 "quant": quant or "none",
             },
