@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deltatune.cli.models import Dtype, Quant
-from deltatune.cli.verb import AsJson, Verb, console, note, print_json
+from deltatune.cli.verb import AsJson, Verb, check_new, console, note, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,8 +90,7 @@ def _write(advice: Advice, file: Path, method: str | None, *, data: str, output:
     from deltatune.io.atomic import atomic_files
     from deltatune.planning.settings_of import run_settings
 
-    if file.exists():
-        raise ConfigError(f"--write {file}: expected a new file, found one that is there; name another, or remove it")
+    check_new("--write", file)
     option = None
     if method is not None:
         labels = [option.label for option in advice.options]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deltatune.cli.verb import Verb
+from deltatune.cli.verb import Verb, check_new
 from deltatune.errors import ConfigError
 
 
@@ -35,9 +35,8 @@ def schema(
         text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     if out is None:
         typer.echo(text, nl=False)
-    elif out.exists():
-        raise ConfigError(f"--out {out}: expected a new file, found one that is there; name another, or remove it")
     else:
+        check_new("--out", out)
         out.write_text(text, encoding="utf-8")
 
 

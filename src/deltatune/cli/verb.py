@@ -13,16 +13,17 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltatune.errors import DeltaError
+from deltatune.errors import ConfigError, DeltaError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["AsJson", "Verb", "add", "console", "note", "print_json"]
+__all__ = ["AsJson", "Verb", "add", "check_new", "console", "note", "print_json"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
 
@@ -127,6 +128,16 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)
+
+
+def check_new(option: str, file: Path) -> None:
+    """See that nothing is written over.
+
+    Raises:
+        ConfigError: the file that an option names is there.
+    """
+    if file.exists():
+        raise ConfigError(f"{option} {file}: expected a new file, found one that is there; name another, or remove it")
 
 
 def print_json(data: Mapping[str, Any]) -> None:
