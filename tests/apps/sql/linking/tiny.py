@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import string
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from deltatune.apps.sql.examples import Example
 
 from .test_ranking import SCHOOL
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+NORMALIZER = normalizers.BertNormalizer()
+PRE_TOKENIZER = pre_tokenizers.BertPreTokenizer()
 
 EXAMPLES = [
     Example(question, sql, "school")
@@ -35,13 +39,10 @@ EXAMPLES = [
 def save_bert(folder: Path) -> Path:
     """A BERT without a task, and its tokenizer."""
     texts = [f"{t.name}: {t.comment} | {c.name}: {c.comment}" for t in SCHOOL.tables for c in t.columns]
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    core.normalizer = normalizers.BertNormalizer()
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.train_from_iterator(
-        [*texts, *(example.question for example in EXAMPLES)],
-        trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False),
-    )
+    vocabulary = _vocabulary([*texts, *(example.question for example in EXAMPLES)])
+    core = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    core.normalizer = NORMALIZER
+    core.pre_tokenizer = PRE_TOKENIZER
     core.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [(token, core.token_to_id(token)) for token in SPECIAL[2:]]
     )
@@ -63,3 +64,11 @@ def save_bert(folder: Path) -> Path:
     transformers.BertModel(config).save_pretrained(folder)
     made.save_pretrained(folder)
     return folder
+
+
+def _vocabulary(texts: Sequence[str]) -> dict[str, int]:
+    """Every word of the texts, and every letter for other words. A trainer would number them differently each time."""
+    words = {word for text in texts for word, _ in PRE_TOKENIZER.pre_tokenize_str(NORMALIZER.normalize_str(text))}
+    letters = set(string.ascii_lowercase + string.digits + string.punctuation)
+    tokens = [*SPECIAL, *sorted(words | letters), *(f"##{letter}" for letter in sorted(letters))]
+    return {token: number for number, token in enumerate(tokens)}
