@@ -176,7 +176,7 @@ class Part(nn.Module):
         Raises:
             MergeError: this part is no function of the parameters, so it can not be merged.
         """
-        raise MergeError(f"{type(self).__name__} acts on activations and has no form as weights; keep it attached")
+        raise MergeError("it acts on activations and has no form as weights; keep it attached")
 
 
 class Replacement(Part):
