@@ -89,6 +89,15 @@ def test_train_writes_a_system(system: Path) -> None:
     assert all(record["completion"].startswith(("SELECT", "WITH")) for record in records)
 
 
+def test_info_tells_of_a_system(home: Path, system: Path) -> None:
+    shown = testing.CliRunner().invoke(app, ["info", str(system), "--json"])
+    found = json.loads(shown.stdout)
+    assert found["kind"] == "Text-to-SQL system"
+    assert found["databases"] == {"funds": str(home / "funds.sqlite")}
+    assert found["questions"] == len((system / "data" / "train.jsonl").read_text().splitlines())
+    assert (found["state"], found["steps"], found["linker"]) == ("finished", 2, "by words")
+
+
 def test_a_system_is_not_overwritten(home: Path, system: Path) -> None:
     shown = call("train", settings(home, "first"), code=2).output
     assert "expected a new folder, found a system" in shown

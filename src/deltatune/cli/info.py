@@ -9,12 +9,18 @@ import typer
 
 from deltatune.cli.verb import AsJson, Verb, console, print_json
 
+SYSTEM = "sql.yaml"
+"""What the folder of a Text-to-SQL system holds. Reading more of it takes that application's extra."""
+
 
 def info(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A delta's folder, a run's folder, or a base.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The folder of a delta, a run or a system, or a base.")],
     json: AsJson = False,
 ) -> None:
-    """Tell what a folder is: a delta, a run or a base, with what matters of it. No weights are read."""
+    """Tell what a folder is: a delta, a run, a Text-to-SQL system or a base, with what matters of it.
+
+    No weights are read.
+    """
     found = _about(path)
     if json:
         print_json(found)
@@ -31,6 +37,8 @@ def _about(path: str) -> dict[str, Any]:
         return _delta(folder)
     if RunFolder(folder).is_run:
         return _run(RunFolder(folder))
+    if (folder / SYSTEM).is_file():
+        return _system(folder)
     return _base(path)
 
 
@@ -75,6 +83,27 @@ def _run(run: Any) -> dict[str, Any]:
         "checkpoints": [checkpoint.name for checkpoint in run.checkpoints()],
         "deltas": delta_folders(run.path) if run.is_finished else [],
         "metrics": metrics or _last(log),
+    }
+
+
+def _system(path: Path) -> dict[str, Any]:
+    from deltatune.apps.sql.folder import SystemFolder
+    from deltatune.train.folder import RunFolder
+
+    system = SystemFolder(path)
+    config, writer = system.read_config(), RunFolder(system.writer)
+    log = writer.read_log()
+    return {
+        "kind": "Text-to-SQL system",
+        "path": path,
+        "state": "finished" if writer.is_finished else "unfinished",
+        "base": config.base.model,
+        "method": config.delta.method,
+        "databases": config.databases,
+        "questions": sum(1 for _ in system.data.open()) if system.data.is_file() else None,
+        "linker": "trained" if system.linker.is_dir() else "by words",
+        "steps": log[-1]["step"] if log else 0,
+        "metrics": writer.read_metrics() or _last(log),
     }
 
 
@@ -153,6 +182,7 @@ VERB = Verb(
     (
         ("deltatune info out", "a run: its state, its losses, its checkpoints"),
         ("deltatune info out/final --json", "a delta: method, base, tensors"),
+        ("deltatune info runs/sql", "a Text-to-SQL system: what it learned from, and how far it is"),
         ("deltatune info smollm2", "a base"),
     ),
 )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import deltatune as dt
+from deltatune.apps.sql.folder import SystemFolder
 from deltatune.apps.sql.prompts.prompting import Prompter
-from deltatune.apps.sql.system import SystemFolder
 from deltatune.apps.sql.writer import Writer
 from deltatune.errors import ConfigError
 from deltatune.train.folder import RunFolder

@@ -1,13 +1,4 @@
-"""A Text-to-SQL system: a linker and a writer, trained together and kept in one folder.
-
-::
-
-    output/
-      sql.yaml       the settings, defaults filled in
-      data/          what was learned from, as JSONL
-      linker/        the trained linker, if there is one
-      writer/        the run of the writer: as any training run, with its final/ inside
-"""
+"""Training a Text-to-SQL system: a linker and a writer, from the same questions."""
 
 from __future__ import annotations
 
@@ -15,24 +6,23 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
 import deltatune
-from deltatune.apps.sql.config import LinkerSpec, SqlConfig, load_sql_config
+from deltatune.apps.sql.config import LinkerSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.folder import SystemFolder
 from deltatune.apps.sql.gather import addresses, gather
-from deltatune.apps.sql.linking import CrossEncoder, EitherLinker, LexicalLinker, Linker, Settings, Training
+from deltatune.apps.sql.linking import CrossEncoder, Settings, Training
 from deltatune.apps.sql.linking.training import train as train_linker
 from deltatune.apps.sql.source import Source, open_source
 from deltatune.apps.sql.teaching import lessons
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.bases import load_tokenizer, locate
-from deltatune.io.digest import digest
 from deltatune.train.config import DataSpec, RunConfig
 from deltatune.train.folder import RunFolder
 from deltatune.train.run import RunResult, run
@@ -40,61 +30,10 @@ from deltatune.train.run import RunResult, run
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["SystemFolder", "open_sources", "train_system", "writer_config"]
+__all__ = ["open_sources", "train_system", "writer_config"]
 
 TAUGHT = ("databases", "questions", "prompt", "linker")
 """The settings that the linker and the writer's data follow from."""
-
-
-@dataclass(frozen=True)
-class SystemFolder:
-    """Where the parts of a system lie."""
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The settings."""
-        return self.path / "sql.yaml"
-
-    @property
-    def data(self) -> Path:
-        """What the writer learned from."""
-        return self.path / "data" / "train.jsonl"
-
-    @property
-    def linker(self) -> Path:
-        """The trained linker."""
-        return self.path / "linker"
-
-    @property
-    def writer(self) -> Path:
-        """The run of the writer."""
-        return self.path / "writer"
-
-    def read_config(self) -> SqlConfig:
-        """The settings.
-
-        Raises:
-            ConfigError: there are none.
-        """
-        if not self.config.is_file():
-            raise ConfigError(f"{self.path}: expected a Text-to-SQL system, found no {self.config.name}; train one")
-        return load_sql_config(self.config)
-
-    def digest(self) -> str:
-        """What tells a system that was trained anew: a short hash of its settings and weights.
-
-        Raises:
-            DataError: a file can not be read.
-        """
-        weights = [*self.linker.rglob("*.safetensors"), *RunFolder(self.writer).final.rglob("*.safetensors")]
-        return digest([self.config, *sorted(weights)])[:12]
-
-    def open_linker(self) -> Linker:
-        """The trained linker together with one that goes by words; the latter alone where none was trained."""
-        words = LexicalLinker()
-        return EitherLinker((CrossEncoder.load(self.linker), words)) if self.linker.is_dir() else words
 
 
 @contextmanager

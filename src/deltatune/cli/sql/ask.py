@@ -51,10 +51,10 @@ def ask(
     can not write, within limits of time and rows.
     """
     from deltatune.apps.sql.asking import ask as answers
+    from deltatune.apps.sql.folder import SystemFolder
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.run import Limits
     from deltatune.apps.sql.source import open_source
-    from deltatune.apps.sql.system import SystemFolder
 
     out = console(stderr=json)
     values = SystemFolder(system).read_config().prompt.values

@@ -66,12 +66,13 @@ def eval(
     The stages are base (the model alone, shown the whole schema), + linking, + fine-tuning, + constraint,
     + calibration and + self-consistency. With --out the same command goes on after the last stage that it finished.
     """
+    from deltatune.apps.sql.folder import SystemFolder
     from deltatune.apps.sql.measuring import question_groups
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.scoring.table import remarks, rich_table
     from deltatune.apps.sql.scoring.writing import write_report
     from deltatune.apps.sql.study import STAGES, study
-    from deltatune.apps.sql.system import SystemFolder, open_sources
+    from deltatune.apps.sql.system import open_sources
 
     output = console(stderr=json)
     folder = SystemFolder(system)

@@ -36,10 +36,11 @@ def link(
     """
     from rich.text import Text
 
+    from deltatune.apps.sql.folder import SystemFolder
     from deltatune.apps.sql.linking import LexicalLinker, ValueLinker
     from deltatune.apps.sql.linking.recall import recall
     from deltatune.apps.sql.measuring import question_groups
-    from deltatune.apps.sql.system import SystemFolder, open_sources
+    from deltatune.apps.sql.system import open_sources
 
     folder = SystemFolder(system)
     config = folder.read_config()

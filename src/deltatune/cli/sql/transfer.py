@@ -47,12 +47,12 @@ def transfer(
     The linker and the prompts are those of the first system. Of a database that templates ask, every other template
     gives the examples, and the rest is asked. With --out the same command goes on after the last way that it finished.
     """
+    from deltatune.apps.sql.folder import SystemFolder
     from deltatune.apps.sql.measuring import few_shot_questions
     from deltatune.apps.sql.opening import open_writer, put_on
     from deltatune.apps.sql.scoring.table import rich_table
     from deltatune.apps.sql.scoring.writing import write_report
     from deltatune.apps.sql.source import open_source
-    from deltatune.apps.sql.system import SystemFolder
     from deltatune.apps.sql.transfer import FewShots
     from deltatune.apps.sql.transfer import transfer as measure
     from deltatune.io.digest import written_digests
