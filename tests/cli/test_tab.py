@@ -125,6 +125,9 @@ def test_fit_and_predict(home: Path) -> None:
         pd.testing.assert_frame_equal(
             each, table.assign(prediction=shown["prediction"]), check_dtype=False, check_names=False
         )
+    table.set_index(table.index % 3).to_parquet(home / "twice.parquet")  # three names for all rows
+    call("predict", folder, home / "twice.parquet", "--out", home / "once.csv")
+    assert pd.read_csv(home / "once.csv")["prediction"].tolist() == shown["prediction"].tolist()
     found = data_of("predict", folder, home / "new.csv")
     assert found["predictions"]["prediction"] == shown["prediction"].tolist()
     assert sum(found["counts"].values()) == found["rows"] == 60

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +63,25 @@ def test_columns_of_every_kind(name: str) -> None:
     found = fitted.predict_proba(frame)
     assert found.shape == (rows, 2)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(
+    "values",
+    [
+        [Decimal(number) / 4 for number in range(40)],
+        [f"{number}.5" if number % 5 else "unknown" for number in range(40)],
+        [f"2024-{1 + number // 20:02}-{1 + number % 20:02}" for number in range(40)],
+        [datetime.date(2024, 1 + number // 20, 1 + number % 20) for number in range(40)],
+    ],
+    ids=["decimals", "unknown", "texts of days", "days"],
+)
+def test_amounts_and_days_are_numbers_whatever_their_type(name: str, values: list[Any]) -> None:
+    """What was never seen lies between what was."""
+    frame, labels = pd.DataFrame({"x": values}), [0] * 20 + [1] * 20
+    fitted = fit_baseline(name, frame.iloc[::2], labels[::2])
+    asked = [row for row in range(1, 40, 2) if values[row] != "unknown"]
+    assert auc([labels[row] for row in asked], fitted.predict_proba(frame.iloc[asked]), [0, 1]) > 0.95
 
 
 def test_folds_are_as_many_as_rows_of_a_class_allow() -> None:

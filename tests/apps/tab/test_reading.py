@@ -53,6 +53,13 @@ def test_an_arff_header_tells_names_and_words(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_may_end_in_a_delimiter_and_begin_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "ends.csv").write_text("paid,a,b\n0,1,2,\n1,3,4,\n")
+    assert read_table(tmp_path / "ends.csv").to_dict("list") == {"paid": [0, 1], "a": [1, 3], "b": [2, 4]}
+    (tmp_path / "named.csv").write_text("paid,a,b\nfirst,0,1,2\nsecond,1,3,4\n")
+    assert read_table(tmp_path / "named.csv").to_dict("list") == {"paid": [0, 1], "a": [1, 3], "b": [2, 4]}
+
+
 def test_a_frame_is_taken_as_it_is() -> None:
     assert read_table(TABLE) is TABLE
 

@@ -209,7 +209,9 @@ def test_any_method_trains_and_acts_again_later(row: Row, llama: Base) -> None:
 # How long, and in which order.
 
 
-@pytest.mark.parametrize(("shots", "batch", "steps"), [(4, 4, 30), (64, 4, 480), (5, 4, 38), (8, 2, 120), (1, 4, 8)])
+@pytest.mark.parametrize(
+    ("shots", "batch", "steps"), [(4, 4, 30), (64, 4, 480), (5, 4, 38), (8, 2, 120), (1, 4, 30), (4, 32, 30)]
+)
 def test_each_shot_is_learned_from_thirty_times(shots: int, batch: int, steps: int) -> None:
     assert Training(batch=batch).steps_for(shots) == steps
     assert Training(7, batch).steps_for(shots) == 7

@@ -16,12 +16,15 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype, is_timedelta64_dtype
+
+from deltatune.apps.tab.columns import Kind, columns_of
+from deltatune.apps.tab.serialize.values import number_of
 from deltatune.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["BASELINES", "GRIDS", "fit_baseline", "label_of"]
 
@@ -56,9 +59,10 @@ def label_of(name: str) -> str:
 def fit_baseline(name: str, frame: pd.DataFrame, labels: Sequence[Any], *, seed: int = 0) -> Any:
     """Fit a baseline to the shots, its settings chosen by cross-validation where there are rows for that.
 
-    Categories become one column for each value, those that the shots do not have are ignored later; numbers are scaled
-    for logistic regression; what is missing becomes the median, or a category of its own. This is settled once, on all
-    shots, and does not look at the classes.
+    What a column holds is told as for a language model, so amounts and days that a table has as text are numbers here
+    too. Categories become one column for each value, those that the shots do not have are ignored later; numbers are
+    scaled for logistic regression; what is missing becomes the median, or a category of its own. This is settled once,
+    on all shots, and does not look at the classes.
 
     Args:
         name: one of `BASELINES`.
@@ -80,7 +84,7 @@ def fit_baseline(name: str, frame: pd.DataFrame, labels: Sequence[Any], *, seed:
     if len(counts) < 2:
         raise DataError(f"{name}: expected rows of two classes to learn from, found {len(counts)}; add shots")
     model = _tuned(make(seed), GRIDS[grid], counts, seed)
-    return Pipeline([("columns", _columns(scaled=name == "logistic")), ("model", model)]).fit(frame, labels)
+    return Pipeline([("columns", _columns(frame, scaled=name == "logistic")), ("model", model)]).fit(frame, labels)
 
 
 def _tuned(model: Any, grid: Mapping[str, list[Any]], counts: Mapping[Any, int], seed: int) -> Any:
@@ -138,45 +142,70 @@ def _histogram(seed: int) -> Any:
     return HistGradientBoostingClassifier(class_weight="balanced", early_stopping=False, random_state=seed)
 
 
-def _columns(*, scaled: bool) -> Any:
+def _columns(frame: pd.DataFrame, *, scaled: bool) -> Any:
     """The columns of a frame as numbers."""
-    from sklearn.compose import ColumnTransformer, make_column_selector
+    from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-    numeric = ["number", "bool", "boolean", "datetime", "datetimetz", "timedelta"]
-    numbers = make_pipeline(
-        FunctionTransformer(_numbers),
-        SimpleImputer(strategy="median", keep_empty_features=True),
-        StandardScaler() if scaled else "passthrough",
-    )
-    words = make_pipeline(
+    numbers: dict[Kind, list[str | int]] = {}
+    words = []
+    for column in columns_of(frame):
+        if column.kind in _READERS or _is_numeric(frame[column.name]):
+            numbers.setdefault(column.kind, []).append(column.name)
+        else:
+            words.append(column.name)
+
+    def filled(read: Callable[[pd.Series], pd.Series]) -> Any:
+        return make_pipeline(
+            FunctionTransformer(_numbers, kw_args={"read": read}),
+            SimpleImputer(strategy="median", keep_empty_features=True),
+            StandardScaler() if scaled else "passthrough",
+        )
+
+    one_hot = make_pipeline(
         FunctionTransformer(_words),
         OneHotEncoder(handle_unknown="ignore", sparse_output=False),
     )
     return ColumnTransformer(
         [
-            ("numbers", numbers, make_column_selector(dtype_include=numeric)),
-            ("words", words, make_column_selector(dtype_exclude=numeric)),
+            *((kind, filled(_READERS.get(kind, _plain)), names) for kind, names in numbers.items()),
+            ("words", one_hot, words),
         ]
     )
 
 
-def _numbers(frame: pd.DataFrame) -> Any:
-    """Numbers as they are, truth values as 0 and 1, times in days."""
-    import numpy as np
-    import pandas as pd
+def _is_numeric(column: pd.Series) -> bool:
+    """Whether a column's type alone says that it holds numbers, truth values, times or spans of time."""
+    kinds = (is_numeric_dtype, is_datetime64_any_dtype, is_timedelta64_dtype)
+    return any(kind(column.dtype) for kind in kinds)
 
-    def plain(column: pd.Series) -> pd.Series:
-        if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            column = column - pd.Timestamp(0, tz=getattr(column.dtype, "tz", None))
-        if pd.api.types.is_timedelta64_dtype(column.dtype):
-            column = column / pd.Timedelta(days=1)
-        return column.astype("Float64")
 
-    found = frame.apply(plain).to_numpy(dtype=np.float64, na_value=np.nan)
+def _numbers(frame: pd.DataFrame, read: Callable[[pd.Series], pd.Series]) -> Any:
+    """Every column as numbers, NaN for what is none or is infinite."""
+    found = frame.apply(read).to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(found), found, np.nan)
+
+
+def _plain(column: pd.Series) -> pd.Series:
+    """Numbers as they are, truth values as 0 and 1, times in days, and what a text spells."""
+    if is_datetime64_any_dtype(column.dtype):
+        column = column - pd.Timestamp(0, tz=getattr(column.dtype, "tz", None))
+    if is_timedelta64_dtype(column.dtype):
+        column = column / pd.Timedelta(days=1)
+    return column.astype("Float64") if is_numeric_dtype(column.dtype) else column.map(number_of).astype("Float64")
+
+
+def _days(column: pd.Series) -> pd.Series:
+    """Days, be they texts."""
+    if not is_datetime64_any_dtype(column.dtype):
+        column = pd.to_datetime(column.astype(str), format="ISO8601", errors="coerce", utc=True)
+    return _plain(column)
+
+
+_READERS: dict[Kind, Callable[[pd.Series], pd.Series]] = {"integer": _plain, "decimal": _plain, "date": _days}
+"""How the columns become numbers whose values are some, whatever their type."""
 
 
 def _words(frame: pd.DataFrame) -> Any:

@@ -66,8 +66,12 @@ def open_data(
 
 
 def open_rows(source: str, query: str | None = None) -> pd.DataFrame:
-    """The rows of a data set or a table, as :func:`open_data` finds them; of a table with all columns."""
-    return load_dataset(source).frame if source in DATASETS else read_table(source, query)
+    """The rows of a data set or a table, as :func:`open_data` finds them; of a table with all columns.
+
+    They are numbered anew: an index that a file brings may name two rows alike.
+    """
+    rows = load_dataset(source).frame if source in DATASETS else read_table(source, query)
+    return rows.reset_index(drop=True)
 
 
 def load_classifier(folder: Path, *, device: str | None = None) -> RowClassifier:

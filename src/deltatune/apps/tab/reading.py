@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -104,7 +105,14 @@ def _read_file(path: Path) -> pd.DataFrame:
 def _read_delimited(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
-    return pd.read_csv(path, sep=max(DELIMITERS, key=header.count), encoding="utf-8-sig", **_CELLS)
+    settings: dict[str, Any] = {"sep": max(DELIMITERS, key=header.count), "encoding": "utf-8-sig", **_CELLS}
+    frame = pd.read_csv(path, **settings)
+    # With one cell more than names pandas takes the first for the row's name. It is, unless lines end in a delimiter.
+    if frame.iloc[:, -1].isna().all():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)  # says that there are more cells than names
+            frame = pd.read_csv(path, index_col=False, **settings)
+    return frame
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:

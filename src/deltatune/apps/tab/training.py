@@ -89,7 +89,11 @@ class Training:
 
     def steps_for(self, shots: int) -> int:
         """How many steps there are for so many shots."""
-        return math.ceil(EPOCHS * shots / self.batch) if self.steps is None else self.steps
+        return math.ceil(EPOCHS * shots / self.rows(shots)) if self.steps is None else self.steps
+
+    def rows(self, shots: int) -> int:
+        """How many shots a step takes where there are so many."""
+        return max(1, min(self.batch, shots))
 
 
 def train(
@@ -113,7 +117,7 @@ def train(
         delta = dt.attach(model, method, name=NAME)
         try:
             dt.prepare(model, scorer.examples(texts, codes))
-            turns = training.steps_for(len(texts)) * training.batch / len(texts)
+            turns = training.steps_for(len(texts)) * training.rows(len(texts)) / len(texts)
             kept = _trunk_kept(model) if turns >= 2 and len(texts) <= MOST_KEPT else contextlib.nullcontext()
             with in_mode(model, training=True), kept, scorer.losses(texts, codes) as loss:
                 losses = _optimise(model, loss, training, len(texts))
@@ -140,7 +144,7 @@ def _optimise(model: nn.Module, loss: RowsLoss, training: Training, shots: int) 
     dt.on_step(model, optimizer, total_steps=steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: up_and_down(step, steps))
     losses: list[float] = []
-    for rows in rounds(range(shots), min(training.batch, shots), steps, random.Random(training.seed)):
+    for rows in rounds(range(shots), training.rows(shots), steps, random.Random(training.seed)):
         value = loss(rows)
         value.backward()
         nn.utils.clip_grad_norm_(trained, CLIP)

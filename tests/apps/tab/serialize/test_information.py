@@ -47,3 +47,8 @@ def test_a_row_of_each_class_or_one_class_tell_nothing(labels: list[object]) -> 
 def test_two_rows_of_a_class_are_enough() -> None:
     found = information([[1.0, 2.0, 9.0], ["a", "a", "b"]], [True, False], [0, 0, 1])
     assert all(nats is not None and nats >= 0 for nats in found)
+
+
+def test_numbers_without_end_count_as_missing() -> None:
+    endless, missing = ([1.0, 2.0, value, 9.0] for value in (np.inf, np.nan))
+    assert information([endless], [True], [0, 0, 1, 1]) == information([missing], [True], [0, 0, 1, 1])

@@ -158,6 +158,13 @@ def test_without_labels_the_last_columns_go_first() -> None:
     assert short.columns[-1].left_out.startswith("last, and rows")
 
 
+def test_a_column_too_long_alone_goes_first() -> None:
+    frame = pd.DataFrame({"review": ["good " * 50, "bad"], "stars": [5, 1]})
+    short = Serializer().fit(frame).within(8, words, frame)
+    assert short.texts(frame) == ["The stars is 5.", "The stars is 1."]
+    assert "left out: alone it has more than 8 tokens" in short.describe().splitlines()[0]
+
+
 def test_in_a_template_what_is_left_out_takes_its_sentence_with_it() -> None:
     frame, labels = informative()
     template = "Noise: {n0}. Word: {word}."

@@ -44,7 +44,7 @@ class Training:
         seed: of the order and what is drawn.
     """
 
-    steps: int = 140
+    steps: int = 560
     batch: int = 4
     negatives: int | None = 3
     columns: int | None = 6

@@ -64,7 +64,8 @@ class FittedSerializer:
     def within(self, budget: int, count: Callable[[str], int], frame: pd.DataFrame) -> FittedSerializer:
         """Leave out the columns that say least about the class, until every row fits.
 
-        Of columns that say as much, or of all if that is not known, the last ones go first.
+        Of columns that say as much, or of all if that is not known, the last ones go first; before any of them, those
+        that are too long alone.
 
         Args:
             budget: the largest count of a row.
@@ -74,23 +75,28 @@ class FittedSerializer:
         Raises:
             DataError: not even one column fits.
         """
-        order = sorted(self.kept, key=lambda column: -(column.information or 0.0))
+        reasons = {column.name: _least(column, budget) for column in self.kept}
 
-        def only(number: int) -> FittedSerializer:
-            return self._without({column.name for column in order[number:]}, budget)
+        def only(columns: Sequence[ColumnInfo]) -> FittedSerializer:
+            kept = {column.name for column in columns}
+            return self._without({name: reason for name, reason in reasons.items() if name not in kept})
 
-        def fits(number: int) -> bool:
-            return all(count(text) <= budget for text in only(number).texts(frame))
+        def fits(columns: Sequence[ColumnInfo]) -> bool:
+            return all(count(text) <= budget for text in only(columns).texts(frame))
 
-        if fits(len(order)):
+        if fits(self.kept):
             return self
-        most, too_many = 0, len(order)
+        order = [column for column in self.kept if fits([column])]
+        too_long = [column for column in self.kept if column not in order]
+        reasons |= {column.name: f"alone it has more than {budget} tokens" for column in too_long}
+        order.sort(key=lambda column: -(column.information or 0.0))
+        most, too_many = 0, len(order) + 1
         while too_many - most > 1:
             middle = (most + too_many) // 2
-            most, too_many = (middle, too_many) if fits(middle) else (most, middle)
+            most, too_many = (middle, too_many) if fits(order[:middle]) else (most, middle)
         if not most:
-            raise DataError(f"budget: expected room for a column, found {budget} tokens; raise it or shorten the note")
-        return only(most)
+            raise DataError(f"budget: expected room for a column, found {budget} tokens; raise it or shorten the rows")
+        return only(order[:most])
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON has it."""
@@ -105,14 +111,9 @@ class FittedSerializer:
         """
         return parsed(cls, settings)
 
-    def _without(self, names: set[str | int], budget: int) -> FittedSerializer:
-        def why(column: ColumnInfo) -> str:
-            least = (
-                "last" if column.information is None else f"says least about the class, {column.information:.2g} nats"
-            )
-            return f"{least}, and rows would have more than {budget} tokens"
-
-        columns = (replace(c, left_out=why(c)) if c.name in names else c for c in self.columns)
+    def _without(self, reasons: Mapping[str | int, str]) -> FittedSerializer:
+        """Without some columns, and why each of them is left out."""
+        columns = (replace(c, left_out=reasons[c.name]) if c.name in reasons else c for c in self.columns)
         return replace(self, columns=tuple(columns))
 
     def _cells(self, frame: pd.DataFrame, column: ColumnInfo) -> list[str | None]:
@@ -140,3 +141,9 @@ class FittedSerializer:
             return join(one(name, word) for name, word in cells if word is not None)
 
         return write
+
+
+def _least(column: ColumnInfo, budget: int) -> str:
+    """Why a column is left out before others."""
+    least = "last" if column.information is None else f"says least about the class, {column.information:.2g} nats"
+    return f"{least}, and rows would have more than {budget} tokens"

@@ -27,7 +27,8 @@ def information(
     otherwise names, which are all different, would say the most.
 
     Args:
-        columns: for each its values: numbers with NaN where they are missing, or words with ``None``.
+        columns: for each its values: numbers with NaN where they are missing, of which infinite ones count
+            as missing, or words with ``None``.
         numeric: whether each is numbers.
         labels: the class of each row.
 
@@ -48,7 +49,7 @@ def information(
     found = []
     for column, is_number in zip(columns, numeric, strict=True):
         if is_number:
-            numbers = pd.Series(column, dtype=float)
+            numbers = pd.Series(column, dtype=float).replace([np.inf, -np.inf], np.nan)
             filled = numbers.fillna(numbers.median()).fillna(0.0).to_numpy()[:, None]
             estimate = mutual_info_classif(filled, y, discrete_features=False, n_neighbors=neighbours, random_state=0)[
                 0
