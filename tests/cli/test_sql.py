@@ -199,6 +199,19 @@ def test_eval_of_own_questions(home: Path, system: Path) -> None:
     assert [(score["group"], score["stage"]) for score in found["scores"]] == [("own", "+ fine-tuning")]
 
 
+def test_a_database_that_was_learned_from_is_not_new(home: Path, system: Path) -> None:
+    shown = call("transfer", f"funds={home / 'funds.sqlite'}", "-s", system, code=2).output
+    assert "expected a database that is new" in " ".join(shown.split())
+
+
+def test_resuming_another_method_is_refused(home: Path, system: Path) -> None:
+    before = (system / "sql.yaml").read_text()
+    shown = call("train", settings(home, "first", delta="ia3"), "--resume", code=2).output
+    assert "found others for delta" in " ".join(shown.split())
+    assert (system / "sql.yaml").read_text() == before
+    settings(home, "first")
+
+
 def test_transfer(home: Path, system: Path) -> None:
     call("train", settings(home, "second", databases={"equities": str(home / "equities.sqlite")}))
     found = data_of(

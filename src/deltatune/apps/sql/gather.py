@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlglot import Dialect
+
 from deltatune.apps.sql.augment import paraphrase
 from deltatune.apps.sql.config import DatasetSpec, QuestionsSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.questions import Template, questions
 from deltatune.apps.sql.questions.difficulty import no_harder
+from deltatune.apps.sql.quotes import with_texts
 from deltatune.apps.sql.readers import read_dataset
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.split import split_templates
 from deltatune.apps.sql.synthesis import held_out, synthesize
+from deltatune.apps.sql.urls import DIALECTS
 from deltatune.errors import ConfigError, DataError
 from deltatune.train.readers import open_source as open_records
 
@@ -59,7 +63,8 @@ def gather(spec: QuestionsSpec, sources: Mapping[str, Source]) -> list[Example]:
             raise ConfigError(
                 f"questions: expected databases among {', '.join(sources)}, found {example.database!r}; add its address"
             )
-        found.setdefault((example.database, example.question), example)
+        told = with_texts(example, sources[example.database].schema)
+        found.setdefault((example.database, example.question), told)
     if not found:
         raise ConfigError("questions: expected some, found none; set questions.templates, synthetic or files")
     others = (
@@ -108,31 +113,40 @@ def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Examp
                 exclude=kept_away,
                 hardest=spec.hardest,
             )
+    dialects = {name: source.reader.dialect for name, source in sources.items()}
     for file in spec.files:
-        yield from read_questions(Path(file))
+        yield from read_questions(Path(file), dialects)
     if spec.dataset is not None:
         yield from dataset_examples(spec.dataset, spec.seed)
 
 
-def read_questions(file: Path) -> Iterator[Example]:
+def read_questions(file: Path, dialects: Mapping[str, str]) -> Iterator[Example]:
     """Records of question, sql and database, and dialect and evidence if they are there.
 
+    Args:
+        file: the records.
+        dialects: what the databases speak, by name: the SQL of a record that names no dialect is in its database's.
+
     Raises:
-        DataError: the file can not be read, or a record lacks something.
+        DataError: the file can not be read, or a record lacks something or names a dialect that is none.
     """
     _, rows = open_records(file)
     for origin, row in rows:
-        yield _example(row, str(origin))
+        yield _example(row, str(origin), dialects)
 
 
-def _example(row: Any, origin: str) -> Example:
+def _example(row: Any, origin: str, dialects: Mapping[str, str]) -> Example:
     missing = [name for name in FIELDS if not isinstance(row, Mapping) or not isinstance(row.get(name), str)]
     if missing:
         raise DataError(f"{origin}: expected text in {', '.join(FIELDS)}, found none in {', '.join(missing)}; add it")
+    named = str(row.get("dialect") or dialects.get(row["database"], "sqlite"))
+    dialect = DIALECTS.get(named, named)
+    if Dialect.get(dialect) is None:
+        raise DataError(f"{origin}: expected a dialect such as {', '.join(DIALECTS)}, found {named!r}; correct it")
     return Example(
         question=row["question"],
         sql=row["sql"],
         database=row["database"],
-        dialect=row.get("dialect") or "sqlite",
+        dialect=dialect,
         evidence=row.get("evidence") or "",
     )

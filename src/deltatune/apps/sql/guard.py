@@ -21,7 +21,7 @@ from deltatune.apps.sql.schema import Database
 from deltatune.apps.sql.stutter import MOST_JOINS, stutters
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["PARSER_ERRORS", "UnsafeSQLError", "read_only_select", "render"]
+__all__ = ["PARSER_ERRORS", "UnsafeSQLError", "is_askable", "read_only_select", "render"]
 
 PARSER_ERRORS = (SqlglotError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
 """Made for SQL, the parser fails in many ways on what is none."""
@@ -137,13 +137,18 @@ def _check_node(node: exp.Expr, dialect: str) -> None:
             raise _refused("what only reads and computes", name)
 
 
+def is_askable(table: str) -> bool:
+    """Whether a query may read a table of this name: neither the database's own, nor one that could be a file."""
+    return not table.lower().startswith(SYSTEM_PREFIXES) and not any(letter in table for letter in "./\\:*?")
+
+
 def _check_table(name: str, table: exp.Table, dialect: str, known: Mapping[str, object] | None) -> str | None:
     """Refuse what is no table of the schema; return its name there, or None if the query itself defines it."""
     shown = table.sql(dialect=dialect)
     place = table.args.get("db")
     if table.args.get("catalog") or (place and _folded(place, dialect) not in HOME_SCHEMAS[dialect]):
         raise _refused("a table of this database", shown)
-    if name.lower().startswith(SYSTEM_PREFIXES) or any(letter in name for letter in "./\\:*?"):
+    if not is_askable(name):
         raise _refused("a table of this database", shown)
     if not place and name in _visible(table, dialect):
         return None

@@ -10,15 +10,19 @@ from deltatune.apps.sql.config import DatasetSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.gather import dataset_examples, read_questions, training_templates
 from deltatune.apps.sql.questions import TEMPLATES, questions
+from deltatune.apps.sql.quotes import with_texts
 from deltatune.apps.sql.readers import LAYOUTS
 from deltatune.apps.sql.run import open_reader
+from deltatune.apps.sql.scoring.scores import right_result
 from deltatune.apps.sql.source import Source
 from deltatune.apps.sql.split import split_templates
-from deltatune.errors import ConfigError
+from deltatune.apps.sql.urls import dialect_of, parse_url
+from deltatune.errors import ConfigError, DataError
 
-__all__ = ["few_shot_questions", "question_groups"]
+__all__ = ["few_shot_questions", "question_groups", "spelled", "that_run"]
 
 Groups = dict[str, list[Example]]
+MEASURED = ("dev", "test")
 
 
 def question_groups(
@@ -50,12 +54,15 @@ def question_groups(
         ConfigError: there are no questions, two files have the same name, or a setting is wrong.
         DataError: a file can not be read.
     """
+    if split not in MEASURED:
+        raise ConfigError(f"--split: expected {' or '.join(MEASURED)}, found {split!r}; training saw all others")
     known = {**config.databases, **databases}
+    dialects = _dialects(known)
     groups: Groups = {}
     for file in files:
         if file.stem in groups:
             raise ConfigError(f"--file {file}: expected names that tell the files apart, found another {file.stem}")
-        groups[file.stem] = list(read_questions(file))
+        groups[file.stem] = list(read_questions(file, dialects))
     if dataset is not None:
         found = dataset_examples(_dataset(dataset), seed)
         groups[dataset] = found
@@ -103,7 +110,7 @@ def few_shot_questions(
     if (support is None) != (target is None):
         raise ConfigError("--support and --target: expected both files, found one; give both")
     if support is not None and target is not None:
-        return _about(name, support), _about(name, target)
+        return _about(name, source, support), _about(name, source, target)
     own = [template for template in TEMPLATES if template.database == name]
     if not own:
         known = ", ".join(sorted({template.database for template in TEMPLATES}))
@@ -116,11 +123,52 @@ def few_shot_questions(
     )
 
 
-def _about(name: str, file: Path) -> list[Example]:
-    found = list(read_questions(file))
+def spelled(groups: Groups, sources: Mapping[str, Source]) -> Groups:
+    """The groups with texts told from names, as `with_texts` tells them.
+
+    Args:
+        groups: questions by the name of their group.
+        sources: the databases, by name; what is about another one is left as it is.
+    """
+    return {
+        group: [
+            with_texts(example, sources[example.database].schema) if example.database in sources else example
+            for example in examples
+        ]
+        for group, examples in groups.items()
+    }
+
+
+def that_run(groups: Groups, sources: Mapping[str, Source]) -> tuple[Groups, list[str]]:
+    """The questions whose right SQL runs within the limits of its database, and what is wrong with the others.
+
+    Args:
+        groups: questions by the name of their group.
+        sources: the databases, by name.
+    """
+    kept: Groups = {}
+    wrong: list[str] = []
+    for group, examples in groups.items():
+        kept[group] = []
+        for example in examples:
+            try:
+                right_result(example, sources[example.database].reader)
+            except DataError as error:
+                wrong.append(str(error))
+            else:
+                kept[group].append(example)
+    return {group: examples for group, examples in kept.items() if examples}, wrong
+
+
+def _dialects(addresses: Mapping[str, str]) -> dict[str, str]:
+    return {name: dialect_of(parse_url(address)) for name, address in addresses.items()}
+
+
+def _about(name: str, source: Source, file: Path) -> list[Example]:
+    found = list(read_questions(file, {name: source.reader.dialect}))
     if other := next((each.database for each in found if each.database != name), None):
         raise ConfigError(f"{file}: expected questions about {name}, found one about {other!r}; leave it out")
-    return found
+    return [with_texts(example, source.schema) for example in found]
 
 
 def _from_templates(known: Mapping[str, str], seen: set[str], split: str, per_template: int, seed: int) -> Groups:
@@ -135,14 +183,25 @@ def _from_templates(known: Mapping[str, str], seen: set[str], split: str, per_te
 
 
 def _of_learned_templates(config: SqlConfig, known: Mapping[str, str], per_template: int, seed: int) -> list[Example]:
-    """New questions of the templates that the system learned from."""
+    """New questions of the templates that the system learned from.
+
+    Where training saw paraphrases, new is what has other SQL: any wording of a query may be one that it saw.
+    """
     spec, found = config.questions, list[Example]()
+
+    def told(example: Example) -> str:
+        return example.sql if spec.paraphrases else example.question
+
     for name in config.databases:
         own = training_templates(spec, name)
         with open_reader(known[name]) as reader:
-            seen = {each.question for each in questions(reader, own, per_template=spec.templates, seed=spec.seed)}
+            seen = {told(each) for each in questions(reader, own, per_template=spec.templates, seed=spec.seed)}
             made = questions(reader, own, per_template=per_template, seed=seed)
-        found += [example for example in made if example.question not in seen]
+        found += [example for example in made if told(example) not in seen]
+    if not found:
+        raise ConfigError(
+            f"--learned: expected questions that training did not see, found none by seed {seed}; change it"
+        )
     return found
 
 

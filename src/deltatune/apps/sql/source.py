@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deltatune.apps.sql.linking.match import ValueMatch
@@ -52,12 +52,18 @@ class Source:
 
 
 def open_source(
-    address: str | Path, *, values: bool = True, reindex: bool = False, limits: Limits | None = None
+    address: str | Path,
+    *,
+    name: str | None = None,
+    values: bool = True,
+    reindex: bool = False,
+    limits: Limits | None = None,
 ) -> Source:
     """Open a database for questions.
 
     Args:
         address: a path to a .sqlite, .db or .duckdb file, or an address of SQLAlchemy's.
+        name: what to call it. Default: as its file is called.
         values: index its values, or use the index that was made before. It lies in the user's cache and holds as long
             as the file does not change; of a server nobody tells whether something changed. Default: true.
         reindex: make the index anew. Default: false.
@@ -67,6 +73,8 @@ def open_source(
         ConfigError: there is no such database, or of a kind on which queries can not be run safely.
     """
     schema = read_database(address)
+    if name is not None:
+        schema = replace(schema, name=name)
     reader = open_reader(address, schema=schema, limits=limits)
     try:
         identity = _identity(address)
@@ -78,7 +86,8 @@ def open_source(
 
 
 def _index(identity: str, reader: Reader, reindex: bool) -> ValueIndex:
-    path = cache_folder() / "values" / f"{identity}.sqlite"
+    own = hashlib.sha256(f"{identity}\n{reader.schema.name}".encode()).hexdigest()[:32]  # an index tells whose it is
+    path = cache_folder() / "values" / f"{own}.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     return ValueIndex.build(reader, path, rebuild=reindex)
 

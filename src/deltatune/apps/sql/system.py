@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_sources", "train_system", "writer_config"]
 
-TAUGHT = ("databases", "questions", "prompt", "linker")
-"""The settings that the linker and the writer's data follow from."""
+TAUGHT = ("base", "delta", "databases", "questions", "prompt", "linker")
+"""The settings that the linker, the writer's data and what is trained on them follow from."""
 
 
 @contextmanager
@@ -45,7 +45,9 @@ def open_sources(found: Mapping[str, str], *, values: bool = True) -> Iterator[d
         values: index their values. Default: true.
     """
     with ExitStack() as stack:
-        yield {name: stack.enter_context(open_source(address, values=values)) for name, address in found.items()}
+        yield {
+            name: stack.enter_context(open_source(address, name=name, values=values)) for name, address in found.items()
+        }
 
 
 def train_system(

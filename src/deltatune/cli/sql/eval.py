@@ -21,7 +21,7 @@ from deltatune.cli.sql.options import (
     System,
     named,
 )
-from deltatune.cli.verb import AsJson, Verb, console, print_json
+from deltatune.cli.verb import AsJson, Verb, console, note, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,7 @@ def eval(
     + calibration and + self-consistency. With --out the same command goes on after the last stage that it finished.
     """
     from deltatune.apps.sql.folder import SystemFolder
-    from deltatune.apps.sql.measuring import question_groups
+    from deltatune.apps.sql.measuring import question_groups, spelled, that_run
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.scoring.table import remarks, rich_table
     from deltatune.apps.sql.scoring.writing import write_report
@@ -90,6 +90,11 @@ def eval(
     )
     chosen = [each.strip() for each in stages.split(",")] if stages else list(STAGES)
     with open_sources(found, values=config.prompt.values) as sources:
+        groups = spelled(groups, sources)
+        if dataset is not None:  # some of many thousand queries take minutes, or are wrong
+            groups, wrong = that_run(groups, sources)
+            for reason in wrong[:1]:
+                note(f"left out {len(wrong)} questions whose right SQL does not run here, first {reason}")
         writer = open_writer(system, dtype=dtype, quant=quant, device=device)
         total = sum(map(len, groups.values()))
         with _progress(output, chosen, total) as progress:

@@ -39,7 +39,7 @@ def link(
     from deltatune.apps.sql.folder import SystemFolder
     from deltatune.apps.sql.linking import LexicalLinker, ValueLinker
     from deltatune.apps.sql.linking.recall import recall
-    from deltatune.apps.sql.measuring import question_groups
+    from deltatune.apps.sql.measuring import question_groups, spelled
     from deltatune.apps.sql.system import open_sources
 
     folder = SystemFolder(system)
@@ -56,6 +56,7 @@ def link(
         seed=seed,
     )
     with open_sources(found) as sources:
+        groups = spelled(groups, sources)
         schemas = {name: source.schema for name, source in sources.items()}
         indexes = {source.schema.name: source.values for source in sources.values() if source.values is not None}
         linkers = {"words": LexicalLinker()} | ({"linker": folder.open_linker()} if folder.linker.is_dir() else {})

@@ -11,6 +11,7 @@ from deltatune.cli.lists import whole_numbers
 from deltatune.cli.models import Device, Dtype, Quant
 from deltatune.cli.sql.options import named
 from deltatune.cli.verb import AsJson, Verb, console, print_json
+from deltatune.errors import ConfigError
 
 
 def transfer(
@@ -61,9 +62,12 @@ def transfer(
     output, counts = console(stderr=json), whole_numbers("--shots", shots)
     folders = [SystemFolder(each) for each in system]
     config = folders[0].read_config()
+    for each in folders:
+        if name in each.read_config().databases:
+            raise ConfigError(f"{name}: expected a database that is new, found one that {each.path} learned from")
     rate = config.train.learning_rate if learning_rate is None else learning_rate
     settings = FewShots(epochs=epochs, how=how, learning_rate=rate, seed=seed)  # type: ignore[arg-type]  # it is checked
-    with open_source(address, values=config.prompt.values) as source:
+    with open_source(address, name=name, values=config.prompt.values) as source:
         few, asked = few_shot_questions(
             name, source, support=support, target=target, per_template=per_template, seed=seed
         )

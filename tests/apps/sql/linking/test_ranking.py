@@ -179,6 +179,11 @@ def test_a_value_that_several_columns_hold_lifts_each_of_them_less() -> None:
     assert after.tables["course"] == after.tables["pupil"] == pytest.approx(0.5)
 
 
+def test_values_of_what_is_gone_lift_nothing() -> None:
+    before = ranking(SCHOOL, {"room": 0.5})
+    assert before.lifted([match("old", "title", "Ada"), match("room", "old", "Ada")]) == before
+
+
 @given(st.floats(0, 1), st.lists(st.floats(0, 1), max_size=4))
 def test_a_lifted_score_is_a_score_and_no_lower(score: float, found: list[float]) -> None:
     before = ranking(SCHOOL, {"course": score, "course.title": score})

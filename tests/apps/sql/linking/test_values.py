@@ -160,6 +160,15 @@ def test_a_column_of_too_many_values_is_left_out(shops: Reader, tmp_path: Path) 
         assert found(index, "Oslo or New York") == {("select", "Oslo", "Oslo")}
 
 
+def test_a_table_that_no_query_may_read_is_passed_over(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "odd.sqlite")) as connection, connection:
+        for name in ("orders.2024", "orders"):
+            connection.execute(f'CREATE TABLE "{name}" (item TEXT)')
+            connection.execute(f'INSERT INTO "{name}" VALUES (?)', (f"thing of {name[-1]}",))
+    with open_reader(tmp_path / "odd.sqlite") as reader, ValueIndex.build(reader, tmp_path / "values") as found:
+        assert [match.table for match in found.find("thing of s and thing of 4")] == ["orders"]
+
+
 def test_it_is_written_anew_only_if_asked(tmp_path: Path) -> None:
     source, path = tmp_path / "shops.sqlite", tmp_path / "index" / "values.sqlite"
     schema = Database("shops", SCHEMA.tables[:1])

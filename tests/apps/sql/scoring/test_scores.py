@@ -56,6 +56,16 @@ def test_outcomes(
     assert (found.example, found.sql, found.repairs, found.seconds) == (EXAMPLE, sql, ("a comma",), 2.5)
 
 
+def test_what_can_not_be_taken_apart_may_still_be_right(sqlite_readers: dict[str, Reader]) -> None:
+    sql = """WITH RECURSIVE n(d) AS (SELECT MIN(est_dt) FROM mf_info UNION ALL SELECT i.est_dt FROM mf_info AS i
+    JOIN n ON i.est_dt > n.d WHERE i.est_dt < '2000-01-01') SELECT COUNT(*) FROM n"""
+    example = Example("How many?", sql, "funds")
+    same = outcome(example, sql, sqlite_readers["funds"])
+    assert (same.valid, same.executed_right, same.exact_set) == (True, True, True)
+    other = outcome(example, "SELECT 1", sqlite_readers["funds"])
+    assert (other.valid, other.exact_set) == (True, False)
+
+
 def test_what_was_not_written_is_not_run(sqlite_readers: dict[str, Reader]) -> None:
     found = outcome(EXAMPLE, RIGHT, sqlite_readers["funds"], "no SQL in the answer")
     assert found == Outcome(EXAMPLE, RIGHT, problem="no SQL in the answer")

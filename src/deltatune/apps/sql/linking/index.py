@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlglot import exp
 
+from deltatune.apps.sql.guard import is_askable
 from deltatune.apps.sql.linking.words import can_be_misspelt, fold
 from deltatune.apps.sql.run import Reader
 from deltatune.apps.sql.schema import Database
@@ -115,7 +116,7 @@ def _text_columns(schema: Database) -> Iterator[tuple[str, list[str]]]:
     """What is indexed. Values of a column that points to another one are found in that one."""
     for table in schema.tables:
         columns = [column.name for column in table.columns if column.type == "text" and not column.references]
-        if columns:
+        if columns and is_askable(table.name):
             yield table.name, columns
 
 

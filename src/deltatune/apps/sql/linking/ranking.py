@@ -93,6 +93,8 @@ class Ranking:
         tables = dict(self.tables)
         columns = {table: dict(scores) for table, scores in self.columns.items()}
         for match in matches:
+            if match.column not in columns.get(match.table, ()):  # a server's table that went after it was indexed
+                continue
             chance = match.score / sharing[match.said]
             tables[match.table] = _either(tables[match.table], chance)
             columns[match.table][match.column] = _either(columns[match.table][match.column], chance)
