@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import duckdb
 import pytest
 import sqlalchemy as sa
 
@@ -102,6 +103,20 @@ def test_a_foreign_database_of_sqlite(tmp_path: Path) -> None:
     assert table.column("place").samples == ()
     assert odd.table("cheap").column("amount").samples == (3,)
     assert read_engine(sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool), "odd") == odd
+
+
+def test_duckdb_shows_the_schema_that_queries_read(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
+        connection.execute("INSERT INTO orders VALUES (1, 'pen')")
+        connection.execute("CREATE SCHEMA staging")
+        connection.execute("CREATE TABLE staging.orders (id INTEGER, raw TEXT)")
+        connection.execute("CREATE TABLE staging.loads (id INTEGER)")
+    (table,) = read_database(tmp_path / "shop.duckdb").tables
+    assert [(column.name, column.key, column.samples) for column in table.columns] == [
+        ("id", True, (1,)),
+        ("item", False, ("pen",)),
+    ]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -154,13 +154,14 @@ def _read_duckdb(path: Path, samples: int) -> Database:
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return connection.execute(sql).fetchall()
 
-        comments = dict(rows("SELECT table_name, comment FROM duckdb_tables() WHERE NOT internal"))
-        comments |= dict(rows("SELECT view_name, comment FROM duckdb_views() WHERE NOT internal"))
+        ours = "WHERE NOT internal AND schema_name = 'main'"  # queries name tables alone, so they read no other schema
+        comments = dict(rows(f"SELECT table_name, comment FROM duckdb_tables() {ours}"))
+        comments |= dict(rows(f"SELECT view_name, comment FROM duckdb_views() {ours}"))
         keys: set[tuple[str, str]] = set()
         targets: dict[tuple[str, str], tuple[str, str]] = {}
         for table, kind, own, other, theirs in rows(
             "SELECT table_name, constraint_type, constraint_column_names, referenced_table, referenced_column_names "
-            "FROM duckdb_constraints()"
+            "FROM duckdb_constraints() WHERE schema_name = 'main'"
         ):
             if kind == "PRIMARY KEY":
                 keys |= {(table, name) for name in own}
@@ -168,7 +169,7 @@ def _read_duckdb(path: Path, samples: int) -> Database:
                 targets |= {(table, a): (other, b) for a, b in zip(own, theirs, strict=True)}
         columns: dict[str, list[Column]] = defaultdict(list)
         for table, name, kind, comment in rows(
-            "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
+            f"SELECT table_name, column_name, data_type, comment FROM duckdb_columns() {ours} "
             "ORDER BY table_oid, column_index"
         ):
             taken: tuple[object, ...] = ()
