@@ -234,6 +234,40 @@ def test_the_ways_to_give_a_prompt(trained: Path, llama: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0]) == first
 
 
+def test_answers_are_written_to_a_new_file_alone(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(json.dumps({"prompt": "red\u2028blue"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    call("generate", trained, "--file", file, "--out", out, "-n", "2")
+    assert json.loads(out.read_text(encoding="utf-8"))["prompt"] == "red\u2028blue"
+    assert "expected a new file" in call("generate", trained, "--file", file, "--out", out, code=2).stderr
+    assert "expected --file with it" in call("generate", trained, "red", "--out", tmp_path / "x", code=2).stderr
+
+
+def test_classes_are_those_of_the_model(bert: Path, tmp_path: Path) -> None:
+    """By the names and in the order that it learned them, whatever the data to be scored hold of them."""
+    (tmp_path / "train.csv").write_text(tiny.labelled(32))
+    data = {"train": str(tmp_path / "train.csv"), "labels": ["warm", "cold"]}
+    config = tiny.write_config(
+        tmp_path,
+        bert,
+        data=data,
+        delta={"method": "lora", "targets": ["query", "value", "mlp_up"]},
+        train={"epochs": 25},
+    )
+    call("train", config)
+    call("merge", bert, tmp_path / "out", "--out", tmp_path / "merged")
+    rows = (tmp_path / "train.csv").read_text().splitlines()
+    (tmp_path / "one.csv").write_text("\n".join([rows[0], *(row for row in rows[1:] if "cold" in row)]) + "\n")
+    (tmp_path / "other.csv").write_text(
+        "\n".join([*rows, rows[1].replace("warm", "mild").replace("cold", "mild")]) + "\n"
+    )
+    for model in (tmp_path / "out", tmp_path / "merged"):
+        assert data_of("eval", model, tmp_path / "train.csv")["metrics"]["accuracy"] == 1
+        assert data_of("eval", model, tmp_path / "one.csv")["metrics"]["accuracy"] == 1
+        assert "mild" in call("eval", model, tmp_path / "other.csv", code=2).stderr
+
+
 def test_the_chat_template_comes_with_the_delta(trained: Path, plain_llama: Path) -> None:
     opened = open_model(str(plain_llama), [str(trained)])
     assert opened.base.tokenizer.chat_template == tiny.CHAT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from deltatune.methods import METHODS
 from deltatune.planning.dry_run import dry_run
 from deltatune.sizes import size_text
 from deltatune.train import run as runs
-from deltatune.train.arguments import total_steps
+from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.complete import complete
 from deltatune.train.config import RunConfig
 from deltatune.train.config_file import load_config, parse_config
@@ -87,7 +88,7 @@ def test_a_run_leaves_all_that_it_promises(folder: Path, bases: dict[str, Path])
     evaluated = {entry["step"] for entry in logged(out) if "eval_loss" in entry}
     assert losses == {1, 2, 4, 5}
     assert evaluated == {2, 4, 5}
-    assert result.metrics["steps"] == total_steps(config, [{}] * 18) == 5
+    assert result.metrics["steps"] == total_steps(config, training_arguments(config), [{}] * 18) == 5
     for part in ("36,128 parameters", "1,024 parameters at 4 sites", "18 examples", "6 examples", "5 of 4 examples"):
         assert part in shown
     assert "<|user|>blue red<|assistant|>⟦green</s>⟧" in shown
@@ -190,6 +191,65 @@ def test_a_result_that_is_missing_is_made_from_the_last_checkpoint(folder: Path,
     assert all(torch.equal(expected[name], tensor) for name, tensor in tensors(again.final).items())
 
 
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"delta": {"method": "lora", "r": 4, "alpha": 32}}, "delta.alpha"),
+        ({"train": {"epochs": 2, "save_steps": 3, "learning_rate": 1.0}}, "train.learning_rate"),
+        ({"data": {"eval_share": 0.5}}, "data.eval_share"),
+        ({"train": {"epochs": 2, "save_steps": 3, "extra": {"adam_beta2": 0.9}}}, "train.extra.adam_beta2"),
+    ],
+)
+def test_other_settings_are_not_resumed(
+    folder: Path, bases: dict[str, Path], changes: dict[str, Any], names: str
+) -> None:
+    settings: dict[str, Any] = {"delta": {"method": "lora", "r": 4}, "train": {"epochs": 2, "save_steps": 3}}
+    run(config_of(folder, bases["llama"], **settings))
+    before = (folder / "out" / "config.yaml").read_text()
+    with pytest.raises(
+        ConfigError, match=f"--resume: expected the settings .*, found others for {names}; take the old"
+    ):
+        run(config_of(folder, bases["llama"], **{**settings, **changes}), resume=True)
+    assert (folder / "out" / "config.yaml").read_text() == before
+    longer = {**settings, "train": {"epochs": 3, "save_steps": 3, "logging_steps": 2}}
+    result, _ = run(config_of(folder, bases["llama"], **longer), resume=True)
+    assert result.metrics["epochs"] == 3
+
+
+def test_a_run_is_as_long_as_extra_says(folder: Path, bases: dict[str, Path]) -> None:
+    config = config_of(folder, bases["llama"], train={"epochs": 1, "extra": {"num_train_epochs": 2}})
+    whole, shown = run(config)
+    assert whole.metrics["epochs"] == 2
+    assert f"{whole.metrics['steps']} of 4 examples" in shown
+    shutil.rmtree(whole.final)
+    (folder / "out" / "metrics.json").unlink()
+    shutil.rmtree(sorted((folder / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1])
+    again, _ = run(config, resume=True)
+    assert again.metrics["steps"] == whole.metrics["steps"]
+
+
+def test_the_best_checkpoint_is_what_is_scored_and_kept(folder: Path, bases: dict[str, Path]) -> None:
+    # The highest loss counts as the best here, so that the best is not the last.
+    extra = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    train = {"epochs": 6, "eval_steps": 3, "save_steps": 3, "extra": extra}
+    config = config_of(folder, bases["llama"], data={"eval_share": 0.25}, train=train)
+    result, _ = run(config)
+    losses = [entry["eval_loss"] for entry in logged(folder / "out") if "eval_loss" in entry]
+    assert result.metrics["eval_loss"] == max(losses) > losses[-1]
+    expected = tensors(result.final)
+    shutil.rmtree(result.final)
+    (folder / "out" / "metrics.json").unlink()
+    again, _ = run(config, resume=True)
+    assert again.metrics["eval_loss"] == max(losses)
+    assert all(torch.equal(expected[name], tensor) for name, tensor in tensors(again.final).items())
+
+
+def test_more_tokens_than_learned_positions_are_refused(folder: Path, bases: dict[str, Path]) -> None:
+    data = {"train": str(folder / "train.csv"), "max_length": 5000}
+    with pytest.raises(ConfigError, match=r"data.max_length: expected up to \d+, the positions that .* has learned"):
+        run(config_of(folder, bases["bert"], data=data))
+
+
 def test_a_run_that_never_began_does_not_block_the_next(folder: Path, bases: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         run(config_of(folder, bases["llama"], train={"report_to": "nowhere"}))
@@ -217,6 +277,31 @@ def test_classification(folder: Path, bases: dict[str, Path]) -> None:
     assert result.metrics["eval_macro_f1"] == 1
     assert "cold, warm" in shown
     assert load_config(folder / "out" / "config.yaml").data.labels == ("cold", "warm")
+
+
+def test_a_classifiers_step_is_the_same_in_parts(folder: Path, bases: dict[str, Path]) -> None:
+    """Its own loss is the mean over a batch, so a step's is the mean over its batches."""
+
+    def trained(name: str, **train: Any) -> tuple[float, dict[str, torch.Tensor]]:
+        settings = {"max_steps": 1, "optimizer": "sgd", "max_grad_norm": 0, "warmup_steps": 0, **train}
+        result, _ = run(
+            config_of(
+                folder,
+                bases["bert"],
+                data={"train": str(folder / "train.csv"), "limit": 8},
+                delta={"method": "lora", "targets": ["query", "value"]},
+                train=settings,
+                output=str(folder / name),
+            )
+        )
+        return result.metrics["train_loss"], tensors(result.final)
+
+    whole, expected = trained("whole", batch_size=8)
+    parts, found = trained("parts", batch_size=2, gradient_accumulation=4)
+    assert parts == pytest.approx(whole, rel=0.02)  # dropout draws otherwise
+    moved = [name for name in expected if "lora_B" in name]  # from zero, by the gradient
+    sizes = [sum(float(each[name].norm()) for name in moved) for each in (found, expected)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.3)
 
 
 def test_encoder_decoder(folder: Path, bases: dict[str, Path]) -> None:

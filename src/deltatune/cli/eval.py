@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltatune.cli.models import Deltas, Device, Dtype, Model, Quant, Task
-from deltatune.cli.verb import AsJson, Verb, console, print_json
+from deltatune.cli.verb import AsJson, Verb, check_new, console, print_json
 from deltatune.errors import ConfigError, DeltaError
 from deltatune.train.opening import open_model
 
@@ -75,7 +75,8 @@ def eval(
     from deltatune.train.evaluate import evaluate
     from deltatune.train.examples import Labeled
     from deltatune.train.labels import LabelSet
-    from deltatune.train.opening import delta_folders, settings_of
+    from deltatune.train.opening import classes_of, delta_folders, settings_of
+    from deltatune.train.plot import can_plot
     from deltatune.train.setup import encode
 
     folders = [folder for name in (model, *delta) for folder in delta_folders(Path(name))]
@@ -90,26 +91,34 @@ def eval(
     }
     spec = _data_settings(config, given)
     records = _records(data, config, spec)
-    found = LabelSet.of(records).names if all(isinstance(r.example, Labeled) for r in records) else None
+    labelled = bool(records) and all(isinstance(record.example, Labeled) for record in records)
+    if out is not None:
+        check_new("--out", out)
+        if not (generate or labelled):
+            raise ConfigError("--out: expected predictions, found only a loss; add --generate")
+    if plot is not None and not can_plot():
+        raise DeltaError('--plot: needs the package matplotlib, found none; run pip install "deltatune[plot]"')
+    others = None if calibrate is None else _records(calibrate, config, spec)
+    classes = (classes_of(model, config) or LabelSet.of(records).names) if labelled else None
     opened = open_model(
         model,
         delta,
         dtype=dtype,
         quant=quant,
         device=device,
-        task=task or ("sequence-classification" if found else None),
-        labels=found,
+        task=task or ("sequence-classification" if classes else None),
+        labels=classes,
     )
     if opened.base.fresh and not opened.names:
         fresh = opened.base.fresh[0]
         raise ConfigError(f"{model}: expected a trained head, found none ({fresh} is random); name a delta by --delta")
-    labels = LabelSet(tuple(_classes(opened.base.model, found))) if found else None
+    labels = LabelSet(classes) if classes else None
     if labels is None and (calibrate is not None or plot is not None):
         option = "--plot" if calibrate is None else "--calibrate"
         raise ConfigError(f"{option}: expected a classifier, found a language model; leave it out")
     encoded = encode(records, opened.base, spec, labels)
     screen = console(stderr=json)
-    with _bar(screen, len(encoded.examples) * (1 + (generate and not found))) as advance:
+    with _bar(screen, len(encoded.examples) * (1 + (generate and not classes))) as advance:
         result = evaluate(
             opened.base,
             encoded,
@@ -121,9 +130,9 @@ def eval(
     calibration = None
     if result.scores is not None:
         held = None
-        if calibrate is not None:
-            others = encode(_records(calibrate, config, spec), opened.base, spec, labels)
-            held = evaluate(opened.base, others, batch_size=batch_size), others
+        if others is not None:
+            more = encode(others, opened.base, spec, labels)
+            held = evaluate(opened.base, more, batch_size=batch_size), more
         calibration = _calibration(result, encoded, held, plot, title=model)
     if out is not None:
         _write_predictions(out, result)
@@ -142,7 +151,6 @@ def _calibration(
 ) -> dict[str, float]:
     """The expected calibration error, and what a temperature that is fitted on other data makes of it."""
     from deltatune.calibration import Calibration, plot_reliability, reliability, temperature
-    from deltatune.train.plot import can_plot
 
     assert result.scores is not None
     truth = _truth(data)
@@ -158,8 +166,6 @@ def _calibration(
             "calibration_error_after": panels["calibrated"].expected_error,
         }
     if plot is not None:
-        if not can_plot():
-            raise DeltaError('--plot: needs the package matplotlib, found none; run pip install "deltatune[plot]"')
         plot_reliability(panels, plot, title)
     return found
 
@@ -204,12 +210,6 @@ def _records(data: Path | None, config: RunConfig | None, spec: DataSpec) -> lis
     return read_split(config)[: spec.limit]
 
 
-def _classes(model: Any, found: tuple[str, ...]) -> tuple[str, ...]:
-    """The classes of a model in the order of their ids; those of the data if it has only numbers for them."""
-    names = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    return names if set(found) <= set(names) else found
-
-
 @contextmanager
 def _bar(screen: Console, total: int) -> Iterator[Any]:
     from rich.progress import Progress
@@ -222,8 +222,6 @@ def _bar(screen: Console, total: int) -> Iterator[Any]:
 def _write_predictions(out: Path, result: Evaluation) -> None:
     import json
 
-    if not result.predictions:
-        raise ConfigError("--out: expected predictions, found only a loss; add --generate")
     rows = (
         {"prompt": p.prompt, "reference": p.reference, "prediction": p.prediction, "exact": p.exact}
         for p in result.predictions

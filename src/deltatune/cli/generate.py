@@ -22,7 +22,7 @@ from deltatune.cli.steered import (
     Map,
     Steering,
 )
-from deltatune.cli.verb import Verb, console, note
+from deltatune.cli.verb import Verb, check_new, console, note
 from deltatune.errors import ConfigError, DataError
 from deltatune.train.opening import open_model
 
@@ -88,6 +88,10 @@ def generate(
     steering.check(api)
     if explain and (file is not None or expert is None or api is not None):
         raise ConfigError("--explain: expected one prompt and an --expert here, found something else; leave it out")
+    if out is not None:
+        if file is None:
+            raise ConfigError(f"--out {out}: expected --file with it, found a single prompt; leave it out")
+        check_new("--out", out)
     rows = _rows(prompt, file)
     if api is not None:
         asked = {"--delta": delta, "--system": system, "--chat": chat, "--map": map, "--top-k": top_k}
@@ -133,7 +137,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     import json
 
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError as error:

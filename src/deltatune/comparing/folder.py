@@ -12,6 +12,7 @@ from typing import Any
 import deltatune
 from deltatune.comparing.splits import SearchData
 from deltatune.comparing.trials import read_json
+from deltatune.differing import differing
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import remove_scratch, write_json
 from deltatune.io.digest import digest
@@ -80,7 +81,7 @@ class ComparisonFolder:
                 f"output {self.path}: expected a new folder or a comparison's, found {found}; name another"
             )
         if former and former != common and self.runs.is_dir() and not overwrite:
-            names = ", ".join(_differing(former, common))
+            names = ", ".join(differing(former, common))
             raise ConfigError(
                 f"output {self.path}: expected the settings that its runs were made with, found others for {names}; "
                 "set them back, delete the runs by --overwrite, or name another folder"
@@ -113,15 +114,3 @@ def frame(config: RunConfig, search: SearchData) -> dict[str, Any]:
     plain["data files"] = digest((config.data.train, config.data.eval, search.file))
     plain["deltatune"] = deltatune.__version__
     return dict(json.loads(json.dumps(plain)))
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of what differs."""
-    names: list[str] = []
-    for name in dict.fromkeys([*one, *other]):
-        a, b = one.get(name), other.get(name)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            names += _differing(a, b, f"{prefix}{name}.")
-        elif a != b:
-            names.append(prefix + name)
-    return names

@@ -63,7 +63,7 @@ def inspect(job: Job) -> dict[str, Any]:
         sizes = {
             "base_parameters": counted.base_parameters,
             "trainable_parameters": counted.trainable_parameters,
-            "steps": total_steps(config, setup.train.examples, training_arguments(config).world_size),
+            "steps": total_steps(config, training_arguments(config), setup.train.examples),
         }
         return {**sizes, **_inference(config, RunFolder(Path(job.folder)).final)}
 

@@ -216,7 +216,7 @@ def write(folder: Path, name: str, mixed: Mixed, opened: Sequence[Opened], facts
         save_file(ready, scratch / TENSORS, metadata={"format": "pt", **ours})
         _sort_metadata(scratch / TENSORS)
         (scratch / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (scratch / "README.md").write_text(_card(name, str(named), mixed, facts))
+        (scratch / "README.md").write_text(_card(name, str(named), mixed, facts), encoding="utf-8")
 
 
 def _targets(opened: Sequence[Opened], sites: Sequence[str]) -> list[str]:

@@ -78,7 +78,7 @@ def _leading(M: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     held = 0.0
     for _ in range(ITERATIONS):
         U, S, Vh = torch.linalg.svd(Q.t() @ M, full_matrices=False)
-        former, held = held, float(S[:rank].double().square().sum())
+        former, held = held, float(_exact(S[:rank]).square().sum())
         if held - former <= GAIN * held:
             break
         Q = torch.linalg.qr(M @ Vh.t()).Q
@@ -101,15 +101,20 @@ def truncate_product(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor, L
 
 def product_norm(A: Tensor, B: Tensor) -> float:
     """‖BA‖, from the Gram matrices of the factors."""
-    A, B = A.double(), B.double()
+    A, B = _exact(A), _exact(B)
     return math.sqrt(max(0.0, float(((B.t() @ B) * (A @ A.t())).sum())))
 
 
 def distance(A: Tensor, B: Tensor, other_A: Tensor, other_B: Tensor) -> float:
     """‖BA − B'A'‖, without either product."""
-    Ra = torch.linalg.qr(torch.cat([A, other_A]).double().t()).R
-    Rb = torch.linalg.qr(torch.cat([B, -other_B], dim=1).double()).R
+    Ra = torch.linalg.qr(_exact(torch.cat([A, other_A])).t()).R
+    Rb = torch.linalg.qr(_exact(torch.cat([B, -other_B], dim=1))).R
     return float(torch.linalg.matrix_norm(Rb @ Ra.t()))
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """In float64; on the CPU where the device has none, as Apple's GPUs."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def _split(U: Tensor, S: Tensor, Vh: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -118,5 +123,5 @@ def _split(U: Tensor, S: Tensor, Vh: Tensor, rank: int) -> tuple[Tensor, Tensor]
 
 
 def _lost(S: Tensor, rank: int) -> Loss:
-    S = S.double()
+    S = _exact(S)
     return Loss(float(torch.linalg.vector_norm(S)), float(torch.linalg.vector_norm(S[rank:])))

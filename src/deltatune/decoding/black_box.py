@@ -239,7 +239,7 @@ class BlackBox:
         sides = expert_sides(self.expert, self.antiexpert, self.names)
         ids = torch.tensor([self._ids(text)])
         expert, anti = (
-            logits[0, -1].double().log_softmax(dim=-1).cpu() for logits in run(sides, [Inputs(ids)] * 2, None, 1)
+            logits[0, -1].cpu().double().log_softmax(dim=-1) for logits in run(sides, [Inputs(ids)] * 2, None, 1)
         )
         change, known = torch.zeros(len(tokens), dtype=torch.double), []
         for number, token in enumerate(tokens):

@@ -37,7 +37,7 @@ def write_data(folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / "train.jsonl", folder / "test.jsonl"
     for file, rows in zip(files, (examples("train"), examples("test", seed=TEST_SEED)), strict=True):
-        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return files
 
 

@@ -64,7 +64,7 @@ def _usual_mode(folder: Path) -> int:
 def _flush(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows can not open a folder; its renames are journalled
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes what can be written
     try:
         os.fsync(descriptor)
     finally:

@@ -42,5 +42,6 @@ def write_card(path: Path, model: nn.Module, delta: Delta, about: Mapping[str, A
         f"{front}\n# {delta.name}\n\nA delta for `{base}`: attach it to that base.\n\n"
         f"| | |\n| --- | --- |\n{table}\n\n"
         f'## Use\n\n```python\nimport deltatune as dt\n\ndt.load(model, "path/to/this/folder")\n```\n\n'
-        f"## Settings\n\n```json\n{settings}\n```\n"
+        f"## Settings\n\n```json\n{settings}\n```\n",
+        encoding="utf-8",
     )

@@ -115,7 +115,7 @@ def _sample(parameter: Tensor) -> dict[str, Any]:
     """Some values of a parameter, and the precision it is kept in."""
     flat = whole(parameter.detach()).reshape(-1)
     places = torch.linspace(0, flat.numel() - 1, min(VALUES, flat.numel()), dtype=torch.float64).round().long()
-    values = [float(value) for value in flat[places.to(flat.device)].double().cpu()]
+    values = [float(value) for value in flat[places.to(flat.device)].cpu().double()]
     return {"dtype": str(parameter.dtype).removeprefix("torch."), "values": values}
 
 

@@ -37,7 +37,7 @@ def dry_run(config: RunConfig, *, console: Console | None = None) -> dict[str, A
         args = training_arguments(config)
         setup = set_up(config, shapes_only=True)
         counted = summary(setup.base.model)
-        steps = total_steps(config, setup.train.examples, args.world_size)
+        steps = total_steps(config, args, setup.train.examples)
         console = console or Console()
         print_header(console, setup, counted, steps=steps, world=args.world_size)
         print_sample(console, setup)

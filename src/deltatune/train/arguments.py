@@ -79,21 +79,23 @@ def _evaluates(config: RunConfig) -> bool:
     return bool(config.data.eval or config.data.eval_share)
 
 
-def total_steps(config: RunConfig, examples: Sequence[Mapping[str, Any]], world: int = 1) -> int:
+def total_steps(config: RunConfig, args: transformers.TrainingArguments, examples: Sequence[Mapping[str, Any]]) -> int:
     """How many optimiser steps a run has.
 
     Args:
         config: its settings.
+        args: what they stand for, `train.extra` put over them.
         examples: the training examples, encoded.
-        world: how many processes train together.
 
     Raises:
         DataError: an example has more tokens than a batch may have.
     """
-    train = config.train
-    if train.max_steps is not None:
-        return train.max_steps
-    batches = math.ceil(len(examples) / (train.batch_size * world))
-    if isinstance(train.packing, PackingSpec) and train.packing.max_tokens is not None:
-        batches = len(train.packing.build().batches(Texts(examples), train.batch_size, processes=world)) // world
-    return math.ceil(train.epochs * max(math.ceil(batches / train.gradient_accumulation), 1))
+    packing, world = config.train.packing, args.world_size
+    if args.max_steps > 0:
+        return args.max_steps
+    batches = math.ceil(len(examples) / (args.per_device_train_batch_size * world))
+    if isinstance(packing, PackingSpec) and packing.max_tokens is not None:
+        batches = (
+            len(packing.build().batches(Texts(examples), args.per_device_train_batch_size, processes=world)) // world
+        )
+    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))

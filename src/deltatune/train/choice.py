@@ -44,6 +44,11 @@ class Choice:
         """
         if self.trainer.train_dataset is None:
             return Savings(lean=False)
+        if self.args.n_gpu > 1:  # copies of a model in one process would share the deltas of the first
+            raise ConfigError(
+                f"train: expected a process for each GPU, found one for {self.args.n_gpu}; start it with accelerate "
+                "launch, or set CUDA_VISIBLE_DEVICES=0 to use one"
+            )
         chosen = self._packing(packing)
         limit = self._limit(budget)
         if trunk and self.is_sharded:
@@ -57,7 +62,7 @@ class Choice:
             packing=chosen,
             offset=offset,
             smoothing=self.args.label_smoothing_factor,
-            lean=lean and not compiles and self.args.n_gpu <= 1,
+            lean=lean and not compiles,
             compiles=compiles,
             memory_budget=limit,
             tokens=0 if limit is None else self._most_tokens(chosen),
@@ -85,13 +90,11 @@ class Choice:
             return "expected examples with as many labels as input_ids, found others"
         if not isinstance(collator, Collator):
             return f"expected no data_collator of another kind, found {type(collator).__name__}"
-        if self.args.n_gpu > 1:
-            return f"expected a process for each GPU, found one for {self.args.n_gpu}; start it with accelerate launch"
         return why_not(self.base, tried=not self.is_sharded)
 
     def _may_be_tried(self) -> bool:
         """Whether padded batches are ours, and a pass of the model shows what it does."""
-        return isinstance(self.trainer.data_collator, Collator) and not self.is_sharded and self.args.n_gpu <= 1
+        return isinstance(self.trainer.data_collator, Collator) and not self.is_sharded
 
     def _limit(self, budget: int | str | None) -> int | None:
         limit = None if budget is None else parse_size(budget, "memory_budget")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deltatune.io.bases import Base
     from deltatune.train.config import RunConfig
 
-__all__ = ["Opened", "best_device", "delta_folders", "open_model", "settings_of"]
+__all__ = ["Opened", "best_device", "classes_of", "delta_folders", "open_model", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,29 @@ def open_model(
         names.append(_free_name(folder, names))
         dt.load(base.model, folder, name=names[-1])
     return Opened(base, tuple(names), config)
+
+
+def classes_of(model: str, config: RunConfig | None) -> tuple[str, ...] | None:
+    """The classes that a model tells apart, by their ids; ``None`` if nobody has named them.
+
+    Args:
+        model: a base, or the folder of a delta or a run.
+        config: the settings of the run that trained it, if they are known.
+
+    Raises:
+        DeltaError: there is no such base.
+    """
+    from deltatune.io.bases import TASKS, read_config
+
+    if config is not None and config.data.labels:
+        return config.data.labels
+    if delta_folders(Path(model)):
+        return None
+    found = read_config(model)
+    if not any(name.endswith(TASKS["sequence-classification"].endings) for name in found.architectures or ()):
+        return None
+    names = tuple(str(found.id2label[i]) for i in range(found.num_labels))
+    return None if names == tuple(f"LABEL_{i}" for i in range(found.num_labels)) else names
 
 
 def _take_template(base: Base, folders: Sequence[Path]) -> None:

@@ -25,12 +25,13 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback
 
 from deltatune.attachment.summary import summary
+from deltatune.differing import differing
 from deltatune.errors import ConfigError, DeltaError
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.checkpoints import last_whole_checkpoint
 from deltatune.train.collate import Collator
 from deltatune.train.config import PackingSpec, RunConfig
-from deltatune.train.config_file import config_text
+from deltatune.train.config_file import config_text, load_config
 from deltatune.train.folder import RunFolder
 from deltatune.train.plot import can_plot, plot_loss
 from deltatune.train.progress import ProgressCallback, memory_bytes, print_header, print_sample
@@ -93,7 +94,9 @@ def run(
             folder.check(resume=resume, overwrite=overwrite)
         setup = set_up(config)
         checkpoint = last_whole_checkpoint(setup.base.model, folder.path) if resume else None
-        steps = total_steps(config, setup.train.examples, args.world_size)
+        if checkpoint:
+            _check_same(folder, setup.config)
+        steps = total_steps(config, args, setup.train.examples)
         print_header(console, setup, summary(setup.base.model), steps=steps, world=args.world_size)
         print_sample(console, setup)
         if checkpoint and _step_of(checkpoint) >= steps and folder.is_finished:
@@ -106,6 +109,32 @@ def run(
         if main:
             folder.begin(config_text(setup.config), overwrite=overwrite, step=_step_of(checkpoint))
         return _train(setup, args, folder, checkpoint, steps, console)
+
+
+_MAY_CHANGE: Any = {
+    "output": True,
+    "base": {"device"},
+    "train": {
+        *("epochs", "max_steps", "eval_batch_size", "eval_steps", "logging_steps", "save_steps", "save_total_limit"),
+        *("report_to", "memory_budget", "gradient_checkpointing", "compile", "cache_trunk"),
+    },
+}
+"""What a run may go on with otherwise than it began: how long, and what changes no number of it."""
+
+
+def _check_same(folder: RunFolder, config: RunConfig) -> None:
+    """See that a run goes on with the settings that its checkpoints were made with.
+
+    Raises:
+        ConfigError: others are asked for.
+    """
+    begun, asked = (each.model_dump(mode="json", exclude=_MAY_CHANGE) for each in (load_config(folder.config), config))
+    changed = differing(begun, asked)
+    if changed:
+        raise ConfigError(
+            f"--resume: expected the settings that {folder.path} was begun with, found others for "
+            f"{', '.join(changed)}; take the old ones, or --overwrite"
+        )
 
 
 def _train(
@@ -186,12 +215,14 @@ def _metrics(trainer: RunTrainer, seconds: float) -> dict[str, Any]:
     spans = [entry["step"] - start for entry, start in zip(logged, before, strict=False)]
     losses = sum(entry["loss"] * span for entry, span in zip(logged, spans, strict=True))
     evaluations = [entry for entry in state.log_history if "eval_loss" in entry]
+    best = [entry for entry in evaluations if entry["step"] == state.best_global_step]
+    shown = (best if trainer.args.load_best_model_at_end and best else evaluations or [{}])[-1]
     return {
         "steps": state.global_step,
         "epochs": round(state.epoch or 0.0, 4),
         "train_loss": losses / max(sum(spans), 1),
         "last_loss": logged[-1]["loss"] if logged else None,
-        **{name: value for name, value in (evaluations[-1] if evaluations else {}).items() if name.startswith("eval_")},
+        **{name: value for name, value in shown.items() if name.startswith("eval_")},
         "tokens": state.num_input_tokens_seen,
         "seconds": round(seconds, 3),
         "memory_bytes": memory_bytes(),

@@ -29,6 +29,8 @@ class RunTrainer(Trainer):
         """Stand where a checkpoint stands, without training on."""
         restore_deltas(self.setup.base.model, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / FILES[-1]))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            restore_deltas(self.setup.base.model, Path(self.state.best_model_checkpoint))
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

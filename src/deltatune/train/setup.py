@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from deltatune.errors import ConfigError, DataError
 from deltatune.io.bases import Base, load_base
 from deltatune.io.quantised import quantise
@@ -165,7 +167,36 @@ def encode(records: Sequence[Record], base: Base, data: DataSpec, labels: LabelS
 
 def _max_length(base: Base, data: DataSpec) -> int | None:
     """The tokens an example may have: as the settings or the tokenizer say, else what the model has positions for."""
-    if data.max_length is not None or base.tokenizer.model_max_length < 10**9:  # beyond that: a tokenizer without limit
+    learned = _learned_positions(base.model)
+    if data.max_length is not None:
+        if learned is not None and data.max_length > learned:
+            raise ConfigError(
+                f"data.max_length: expected up to {learned:,}, the positions that {base.source!r} has learned, "
+                f"found {data.max_length:,}; lower it"
+            )
         return data.max_length
+    limit = base.tokenizer.model_max_length
+    if limit < 10**9:  # beyond that: a tokenizer without limit
+        return learned if learned is not None and learned < limit else None
     positions = getattr(base.model.config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
+    return learned or (positions if isinstance(positions, int) and positions > 0 else None)
+
+
+def _learned_positions(model: nn.Module) -> int | None:
+    """How many positions there are where each has an embedding; ``None`` where positions are computed, without end.
+
+    With a padding index, as in RoBERTa, they are counted from behind it.
+    """
+    tables = (
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITIONS
+    )
+    return min(
+        (table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables),
+        default=None,
+    )
+
+
+POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+"""What models call the embeddings of positions."""

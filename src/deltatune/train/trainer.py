@@ -24,6 +24,7 @@ from transformers.trainer_optimizer import is_optimizer_factory
 from deltatune.attachment.bank import bank_of, unwrap
 from deltatune.attachment.shards import is_sharded
 from deltatune.errors import ConfigError, DataError, FileFormatError
+from deltatune.io.bases import TASKS
 from deltatune.packing.settings import Packing
 from deltatune.packing.texts import Texts, is_text
 from deltatune.train.checkpoints import (
@@ -119,6 +120,8 @@ class Trainer(transformers.Trainer):
         if self.savings.makes_loss:
             self.model_accepts_loss_kwargs = True
             self.label_smoother = None  # it needs the logits of every token; our losses smooth by themselves
+        elif not _divides_by_the_step(self._base):
+            self.model_accepts_loss_kwargs = False  # then a step's loss is the mean over its batches
         self._steps: Steps | None = None
         if self.savings.trunk is not None:
             self.add_callback(_SharesTrunk(self))
@@ -223,7 +226,7 @@ class Trainer(transformers.Trainer):
             save_states(self._base, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
-        (folder / "training_args.json").write_text(self.args.to_json_string() + "\n")
+        (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", encoding="utf-8")
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Save deltas", revision=self.args.hub_revision)
 
@@ -328,3 +331,12 @@ def _refuse_unsupervised(dataset: Any) -> None:
         f"training data: expected supervised tokens, found none in {len(dataset)} examples (every label is -100); "
         "check the answers and max_length"
     )
+
+
+def _divides_by_the_step(model: nn.Module) -> bool:
+    """Whether the model's own loss is divided by the labels of the whole step.
+
+    Of transformers' models those of causal language models are. Others take the same arguments, and the trainer
+    believes them for it, but their loss is the mean over the batch.
+    """
+    return type(model).__name__.endswith(TASKS["causal-lm"].endings)

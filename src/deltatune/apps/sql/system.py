@@ -20,6 +20,7 @@ from deltatune.apps.sql.linking import CrossEncoder, Settings, Training
 from deltatune.apps.sql.linking.training import train as train_linker
 from deltatune.apps.sql.source import Source, open_source
 from deltatune.apps.sql.teaching import lessons
+from deltatune.differing import differing
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.bases import load_tokenizer, locate
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["open_sources", "train_system", "writer_config"]
 
-TAUGHT = ("base", "delta", "databases", "questions", "prompt", "linker")
+TAUGHT = {"base", "delta", "databases", "questions", "prompt", "linker"}
 """The settings that the linker, the writer's data and what is trained on them follow from."""
 
 
@@ -106,8 +107,8 @@ def _check(folder: SystemFolder, config: SqlConfig, *, resume: bool, overwrite: 
         if not Path(file).is_file():
             raise ConfigError(f"questions.files: expected a file, found nothing at {file}; check the path")
     if resume and folder.data.is_file():
-        begun, asked = folder.read_config().model_dump(), config.model_dump()
-        if changed := [name for name in TAUGHT if begun[name] != asked[name]]:
+        begun, asked = (each.model_dump(mode="json", include=TAUGHT) for each in (folder.read_config(), config))
+        if changed := differing(begun, asked):
             raise ConfigError(
                 f"--resume: expected the settings that {folder.path} was begun with, found others for "
                 f"{', '.join(changed)}; take the old ones, or --overwrite"

@@ -50,7 +50,7 @@ class HeadScorer:
         found: dict[int, Tensor] = {}
         with torch.no_grad(), evaluating(self.base.model):
             for rows in _batches([len(each["input_ids"]) for each in encoded]):
-                found.update(zip(rows, self._logits([encoded[row] for row in rows]).double().cpu(), strict=True))
+                found.update(zip(rows, self._logits([encoded[row] for row in rows]).cpu().double(), strict=True))
         return torch.stack([found[row] for row in range(len(texts))])
 
     @contextlib.contextmanager
