@@ -18,6 +18,7 @@ import deltatune as dt
 from deltatune.attachment.sites import fresh_heads
 from deltatune.attachment.summary import summary
 from deltatune.comparing.trials import Job, Kind
+from deltatune.io.bases import Base
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.collate import Collator
 from deltatune.train.config import RunConfig
@@ -25,6 +26,8 @@ from deltatune.train.config_file import parse_config
 from deltatune.train.evaluate import evaluate
 from deltatune.train.folder import RunFolder
 from deltatune.train.labels import LabelSet
+from deltatune.train.opening import best_device
+from deltatune.train.progress import memory_bytes
 from deltatune.train.run import quiet, run
 from deltatune.train.setup import encode, open_base, read_data, set_up
 
@@ -39,7 +42,8 @@ def train(job: Job) -> dict[str, Any]:
     idle = int(psutil.Process().memory_info().rss)
     config = _config(job.settings)
     if config is None:
-        return {"metrics": _evaluated(job), **_took(idle, 0), "file_bytes": 0, "resumed": False}
+        metrics = _evaluated(job)
+        return {"metrics": metrics, **_took(idle, memory_bytes()), "file_bytes": 0, "resumed": False}
     folder = RunFolder(Path(job.folder))
     resumed = bool(folder.checkpoints())
     metrics = run(config, resume=True, progress=False).metrics
@@ -97,9 +101,18 @@ def _base(settings: Mapping[str, Any], *, shapes_only: bool = False) -> Any:
         return open_base(config, labels, shapes_only=shapes_only)
 
 
+def _where_it_trains(base: Base, config: RunConfig) -> Base:
+    """The base on the device that a run would train it on; a quantised one is there already."""
+    device = best_device()
+    if device is not None and config.base.device is None and config.base.quant is None:
+        base.model.to(device)  # type: ignore[arg-type]  # its stub knows no names of devices
+    return base
+
+
 def _evaluated(job: Job) -> dict[str, Any]:
     """The results of a run that trains nothing."""
-    config, base = _plain(job.settings), _base(job.settings)
+    config = _plain(job.settings)
+    base = _where_it_trains(_base(job.settings), config)
     records = read_data(config)
     data = encode(records.eval, base, config.data, records.labels)
     batch = config.train.eval_batch_size or config.train.batch_size
@@ -134,7 +147,7 @@ def _machine() -> str:
 def _inference(config: RunConfig, final: Path) -> dict[str, Any]:
     """How much longer a forward pass is with the deltas on than off, and why they can not be merged, if so."""
     records = read_data(config)
-    base = open_base(config, records.labels)
+    base = _where_it_trains(open_base(config, records.labels), config)
     folders = [final] if (final / "adapter_config.json").is_file() else [final / each.name for each in config.attached]
     deltas = [dt.load(base.model, folder) for folder in folders]
     reasons = [dt.capabilities(delta)["merge"] for delta in deltas]

@@ -90,12 +90,11 @@ def total_steps(config: RunConfig, args: transformers.TrainingArguments, example
     Raises:
         DataError: an example has more tokens than a batch may have.
     """
-    packing, world = config.train.packing, args.world_size
+    packing, size, world = config.train.packing, args.per_device_train_batch_size, args.world_size
     if args.max_steps > 0:
         return args.max_steps
-    batches = math.ceil(len(examples) / (args.per_device_train_batch_size * world))
+    batches = math.ceil(len(examples) / (size * world))
     if isinstance(packing, PackingSpec) and packing.max_tokens is not None:
-        batches = (
-            len(packing.build().batches(Texts(examples), args.per_device_train_batch_size, processes=world)) // world
-        )
-    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
+        batches = len(packing.build().batches(Texts(examples), size, processes=world)) // world
+    steps = math.ceil(batches / int(args.gradient_accumulation_steps))
+    return math.ceil(args.num_train_epochs * max(steps, 1))

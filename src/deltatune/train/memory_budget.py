@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from deltatune.attachment.bank import unwrap
 from deltatune.attachment.stacks import CHECKPOINT, without_checkpoints
 from deltatune.errors import ConfigError
+from deltatune.planning.shapes import weight_bytes
 from deltatune.train.kept import Kept, layers_of, measure
 
 __all__ = ["MemoryPlan", "Run", "budgeted", "checkpointing", "plan_memory"]
@@ -86,7 +87,7 @@ def plan_memory(model: nn.Module, budget: int, tokens: int, *, run: Run | None =
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     fixed = {
         "layers": len(kept.layers),
-        "weights": sum(each.nbytes for each in {*model.parameters(), *model.buffers()}),
+        "weights": weight_bytes(model),
         "states": STATES * sum(parameter.nbytes for parameter in trained),
     }
     candidates = [name for name in kept.layers if kept.inputs[name] < kept.layers[name]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltatune.errors import ConfigError
 
@@ -96,8 +96,9 @@ def classes_of(model: str, config: RunConfig | None) -> tuple[str, ...] | None:
     found = read_config(model)
     if not any(name.endswith(TASKS["sequence-classification"].endings) for name in found.architectures or ()):
         return None
-    names = tuple(str(found.id2label[i]) for i in range(found.num_labels))
-    return None if names == tuple(f"LABEL_{i}" for i in range(found.num_labels)) else names
+    by_id: dict[Any, str] = found.id2label or {}
+    names = tuple(by_id[number] for number in sorted(by_id, key=int))
+    return None if names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
 
 
 def _take_template(base: Base, folders: Sequence[Path]) -> None:
