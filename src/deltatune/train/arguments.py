@@ -97,4 +97,4 @@ def total_steps(config: RunConfig, args: transformers.TrainingArguments, example
     if isinstance(packing, PackingSpec) and packing.max_tokens is not None:
         batches = len(packing.build().batches(Texts(examples), size, processes=world)) // world
     steps = math.ceil(batches / int(args.gradient_accumulation_steps))
-    return math.ceil(args.num_train_epochs * max(steps, 1))
+    return math.ceil(float(args.num_train_epochs) * max(steps, 1))
