@@ -96,5 +96,5 @@ def total_steps(config: RunConfig, args: transformers.TrainingArguments, example
     batches = math.ceil(len(examples) / (size * world))
     if isinstance(packing, PackingSpec) and packing.max_tokens is not None:
         batches = len(packing.build().batches(Texts(examples), size, processes=world)) // world
-    steps = math.ceil(batches / int(args.gradient_accumulation_steps))
+    steps: int = math.ceil(batches / int(args.gradient_accumulation_steps))
     return math.ceil(float(args.num_train_epochs) * max(steps, 1))
