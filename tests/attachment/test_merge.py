@@ -96,6 +96,29 @@ def test_what_is_left_out_acts_on_top(family: Family) -> None:
     assert torch.equal(family.forward(model), both)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "merged"),
+    [
+        (dt.Pfeiffer(), dt.LoRA(targets=("all_linear",)), "second"),
+        (dt.IA3(), dt.LoRA(targets=("mlp_down",)), "first"),
+        (dt.LoRA(targets=("key",)), dt.IA3(), "second"),
+    ],
+    ids=["under an adapter", "before what reads the input", "behind what it scales"],
+)
+@families("llama")
+def test_what_would_act_otherwise_on_top_keeps_a_merge_from_happening(
+    family: Family, first: dt.Method, second: dt.Method, merged: str
+) -> None:
+    model = family.model()
+    for number, (name, method) in enumerate({"first": first, "second": second}.items()):
+        stir(dt.attach(model, method, name=name), seed=number)
+    before, weights = family.forward(model), values(model)
+    with pytest.raises(MergeError, match="would act otherwise on top of the merged weights"):
+        dt.merge(model, merged)
+    assert torch.equal(family.forward(model), before)
+    assert_bit_identical(values(model), weights)
+
+
 @families("llama")
 def test_merging_twice_in_a_row_is_exact_every_time(family: Family) -> None:
     model = family.model()

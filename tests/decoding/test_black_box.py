@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import deltatune as dt
 from deltatune.decoding import endpoint as endpoints
@@ -373,3 +374,16 @@ def test_what_does_not_fit_is_refused(server: Server) -> None:
     with pytest.raises(ConfigError, match="generate"):
         box(server).generate(PROMPT, temperature=-1)
     assert not server.seen
+
+
+def test_tokens_are_those_of_the_vocabulary_where_a_space_is_put_before_any_text(server: Server) -> None:
+    pieces = ["<unk>", "</s>", "\u2581A", "\u2581the", "A", "ing", "\u2581ing"]
+    words = {piece: number for number, piece in enumerate(pieces)}
+    core = Tokenizer(models.WordLevel(words, "<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()
+    core.decoder = decoders.Metaspace()
+    spaced = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>")
+    steered = dt.BlackBox(endpoint(server), model(1), model(2), tokenizer=spaced)
+    for token in ("A", " A", " the", "ing", " ing"):
+        assert steered._number(token) == words[token.replace(" ", "\u2581")]
+    assert steered._number("nothing") is None

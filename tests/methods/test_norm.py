@@ -185,3 +185,11 @@ def test_it_learns(family: Family) -> None:
     dt.attach(model, dt.Norm())
     before, after = losses(family, model, lr=0.1)
     assert after < 0.7 * before
+
+
+def test_a_fresh_one_is_nothing_in_half_precision_too() -> None:
+    family = gemma()
+    model = family.model().bfloat16()
+    before = family.forward(model)
+    dt.attach(model, dt.Norm())
+    assert torch.equal(family.forward(model), before)

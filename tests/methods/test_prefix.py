@@ -265,6 +265,18 @@ def test_the_networks_embedding_is_as_wide_as_the_model(family: Family) -> None:
     assert dict(delta.named_parameters())["parts.0.trunk.embedding"].shape == (P, 32)
 
 
+@families("llama")
+def test_what_a_file_brings_can_be_trained_on(family: Family, tmp_path: Path) -> None:
+    first, model = family.model(), family.model()
+    dt.save(stir(dt.attach(first, dt.PrefixTuning(tokens=P, hidden=6))), tmp_path)
+    delta = dt.load(model, tmp_path)
+    assert not delta.is_trainable
+    delta.unfreeze()
+    assert all(parameter.requires_grad for parameter in delta.parameters())
+    family.loss(model).backward()
+    assert all(parameter.grad is not None for parameter in delta.parameters())
+
+
 @pytest.mark.parametrize("hidden", [None, 6])
 @families("llama", "t5", "bert")
 def test_restoring_goes_into_the_tensors_an_optimiser_holds(family: Family, hidden: int | None, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
@@ -137,8 +138,18 @@ def test_other_models_have_none(family: Family) -> None:
     assert offset_of(family.model()) is None
 
 
-def test_a_loss_with_something_more_is_left_alone() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.5, 0.001])
+def test_a_loss_with_something_more_is_left_alone(share: float, dtype: torch.dtype) -> None:
     config = transformers.MixtralConfig(
-        **DECODER, num_local_experts=2, num_experts_per_tok=1, output_router_logits=True, router_aux_loss_coef=0.5
+        **DECODER, num_local_experts=2, num_experts_per_tok=1, output_router_logits=True, router_aux_loss_coef=share
     )
-    assert offset_of(transformers.MixtralForCausalLM(config)) is None
+    assert offset_of(transformers.MixtralForCausalLM(config).to(dtype)) is None
+
+
+@families("llama")
+def test_a_model_that_knows_nothing_does_not_tell_what_it_predicts(family: Family) -> None:
+    """Any loss is ln V then, whichever token a label is compared with."""
+    model = family.model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    assert offset_of(model.bfloat16()) is None

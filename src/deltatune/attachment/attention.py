@@ -230,6 +230,12 @@ def attention(
     if _is_one_step(query, attention_mask, front, implementation, options):
         return attend_behind(query, front, key, value, attention_mask, options.get("scaling")), None
     p = sum(rows.keys.shape[1] for rows in front)
+    window = options.get("sliding_window")
+    if window is not None and implementation.startswith("flash") and p + key.shape[2] > window:
+        raise AttachError(
+            f"attention: expected at most {window} keys under flash attention with a sliding window, found "
+            f"{p + key.shape[2]} with {p} in front, which would slide out of view; use 'sdpa'"
+        )
     mask = _widened(attention_mask, front, module, query, key, implementation, options.get("is_causal"))
     if options.get("position_bias") is not None:  # rows in front stand at no position
         options["position_bias"] = F.pad(options["position_bias"], (p, 0))

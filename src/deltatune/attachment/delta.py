@@ -36,6 +36,7 @@ class Delta(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.first = frozenset(name for name, _ in self.named_parameters())
         self.trained = frozenset(name for name, parameter in self.named_parameters() if parameter.requires_grad)
         """The names of its parameters that train unless it is frozen."""
         self.acts_in_attention = any(part.acts_in_attention for part in parts.values())
@@ -104,7 +105,8 @@ class Delta(nn.Module):
     def unfreeze(self) -> Delta:
         """Train again."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name in self.trained)
+            # What was not there at first was made by a file or a composition, in place of what it stands for.
+            parameter.requires_grad_(name in self.trained or name not in self.first)
         return self
 
     @property

@@ -63,7 +63,7 @@ def merge(
     Args:
         model: a model with deltas.
         names: which: one, several, or each with a weight; they are applied in the order of attachment.
-            Default: all that are on. Deltas left out stay attached and act on top.
+            Default: all that are on. Deltas left out stay attached and act on top, which has to be the same.
         dequantize: replace packed (4-bit, 8-bit) modules by dense ones, which takes their full memory. Default:
             refuse, since packing the merged weight again would round the delta away.
         probe: inputs of the model on which its first output is compared before and after, besides the probe of each
@@ -73,8 +73,9 @@ def merge(
         What was done. :func:`unmerge` takes it back.
 
     Raises:
-        MergeError: a delta has no form as weights, a weight became NaN, outputs differ by more than rounding, deltas
-            are merged already, or a module is packed. The model is as it was.
+        MergeError: a delta has no form as weights, a weight became NaN, outputs differ by more than rounding, one that
+            stays attached would act otherwise, deltas are merged already, or a module is packed. The model is as it
+            was.
     """
     model = unwrap(model)
     bank = bank_of(model)
@@ -94,6 +95,7 @@ def merge(
             for name in done.weights:
                 bank[name].merged = True
             bank.merged = done
+        _say_untied(model, done)
         if before is not None:
             done.largest_difference = max(
                 done.largest_difference, _compare("the model on the probe", before, _output(model, bank, done, probe))
@@ -101,7 +103,6 @@ def merge(
     except BaseException:
         _take_back(bank, done)
         raise
-    _say_untied(model, done)
     _say_added(model, done)
     return done
 
@@ -151,8 +152,12 @@ def _merge_site(
             )
         module = _dense_in_place(model, hook, site, done)
     x = _probe(module)
-    with _evaluating(module, *parts.values()):
+    stay = {name: part for name, part in hook.parts.items() if name not in parts and bank[name].acts}
+    acting = {name: part for name, part in hook.parts.items() if name in parts or name in stay}
+    with _evaluating(module, *acting.values()):
         reference = None if x is None else _with_parts(module, x, parts, done.weights)
+        weights = dict.fromkeys(stay, 1.0) | done.weights
+        on_top = None if x is None or not stay else _with_parts(module, x, acting, weights)
         old = dict(module.named_parameters())
         for name, value in _folded(site, module, old, parts, done.weights).items():
             if name not in old:
@@ -164,6 +169,8 @@ def _merge_site(
                     done.untied.append(f"{site}.{name}")
         if x is not None and reference is not None:
             done.largest_difference = max(done.largest_difference, _compare(site, reference, module.forward(x)))
+        if x is not None and on_top is not None:
+            _check_on_top(site, on_top, _with_parts(module, x, stay, weights), stay, parts)
     done.sites.append(site)
 
 
@@ -331,6 +338,22 @@ def _output(model: nn.Module, bank: Bank, done: Merge, probe: Mapping[str, Any] 
         output if isinstance(output, Tensor) else next(iter(output.values() if hasattr(output, "values") else output))
     )
     return first
+
+
+def _check_on_top(
+    site: str, expected: Tensor, found: Tensor | None, stay: Iterable[str], merged: Iterable[str]
+) -> None:
+    """See that what stays attached does to the merged site what it did before.
+
+    Additions to the output commute. A change of the input, or of what an earlier delta made of the output, does not.
+    """
+    assert found is not None
+    size = float(expected.abs().max().clamp_min(1e-6))
+    if float((expected - found).abs().max()) > TOLERANCE[expected.dtype] * size:
+        raise MergeError(
+            f"{site}: {', '.join(stay)} would act otherwise on top of the merged weights than beside "
+            f"{', '.join(merged)}; merge all of them, or none"
+        )
 
 
 def _compare(what: str, expected: Tensor, found: Tensor | None) -> float:

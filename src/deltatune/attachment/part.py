@@ -39,7 +39,8 @@ def master_dtype(dtype: torch.dtype) -> torch.dtype:
     Half-precision steps of an optimiser vanish in rounding, and a delta is small: its master copy is float32.
     It is cast *down* to the activations where it is used, never the activations up.
     """
-    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else torch.float32
+    is_wide = dtype.is_floating_point and dtype.itemsize > 1  # eight bits are a way to store weights, not to compute
+    return torch.promote_types(dtype, torch.float32) if is_wide else torch.float32
 
 
 class Part(nn.Module):

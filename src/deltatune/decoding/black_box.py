@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["BlackBox", "Choice", "NextTokens", "Written"]
 
 ENDS = ("<|endoftext|>", "<|im_end|>", "<|eot_id|>", "</s>")
+SPACES = ("\u2581", "\u0120")
+"""What stands for a space in vocabularies: SentencePiece's, and that of byte-level ones."""
 """How common tokenizers write the end of a text."""
 
 Missing = Literal["zero", "least"]
@@ -115,6 +117,7 @@ class BlackBox:
         self.expert, self.antiexpert = model, None if antiexpert is None else parts_of(antiexpert)[0]
         self.names = None if delta is None else (delta,) if isinstance(delta, str) else tuple(delta)
         self.ends = frozenset(ends) | {str(self.tokenizer.eos_token)}
+        self.vocabulary: Mapping[str, int] = self.tokenizer.get_vocab()
         expert_sides(self.expert, self.antiexpert, self.names)
 
     def next_tokens(self, prompt: str | Turns, *, expert_prompt: str | None = None, step: int = 0) -> NextTokens:
@@ -262,6 +265,10 @@ class BlackBox:
         """The experts' number for a token that is one to them too."""
         if token in self.ends:
             return int(self.tokenizer.eos_token_id)
+        for space in SPACES:  # as it stands in the vocabulary, for some tokenizers put a space before any text
+            number = self.vocabulary.get(token.replace(" ", space))
+            if number is not None and self.tokenizer.decode([number]).strip() == token.strip():
+                return int(number)
         found = self.tokenizer(token, add_special_tokens=False)["input_ids"]
         return int(found[0]) if len(found) == 1 and found[0] != self.tokenizer.unk_token_id else None
 

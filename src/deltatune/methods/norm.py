@@ -96,10 +96,10 @@ class NormPart(Part):
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         change = {name: delta.to(out.dtype) for name, delta in self.delta.named_parameters()}
-        out = out + self._norm(x, change)
-        if self.offset:
-            out = out - self._norm(x, {name: torch.zeros_like(delta) for name, delta in change.items()})
-        return out
+        added = self._norm(x, change)
+        if self.offset:  # the difference first: nothing at the start, and small changes are not lost next to the output
+            added = added - self._norm(x, {name: torch.zeros_like(delta) for name, delta in change.items()})
+        return out + added
 
     def _norm(self, x: Tensor, parameters: Params) -> Tensor:
         return functional_call(self.delta, parameters, (x,))  # type: ignore[no-any-return]
