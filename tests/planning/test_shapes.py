@@ -13,8 +13,9 @@ import deltatune as dt
 from deltatune.attachment.summary import base_size
 from deltatune.errors import ConfigError
 from deltatune.io.bases import Quant, load_base
+from deltatune.io.quantised import weight_bytes
 from deltatune.planning.presets import PRESETS
-from deltatune.planning.shapes import shape_of, weight_bytes
+from deltatune.planning.shapes import shape_of
 from tests.cli.tiny import save_llama
 
 SIZES = {

@@ -52,7 +52,7 @@ def _reason(test: Callable[[Delta], str | None], delta: Delta) -> str | None:
 
 
 def _trains(delta: Delta) -> str | None:
-    return None if delta.trained else "nothing in it is trained"
+    return None if any(name not in delta.fixed for name, _ in delta.named_parameters()) else "nothing in it is trained"
 
 
 def _saves(delta: Delta) -> str | None:

@@ -36,9 +36,8 @@ class Delta(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self.first = frozenset(name for name, _ in self.named_parameters())
-        self.trained = frozenset(name for name, parameter in self.named_parameters() if parameter.requires_grad)
-        """The names of its parameters that train unless it is frozen."""
+        self.fixed = frozenset(name for name, parameter in self.named_parameters() if not parameter.requires_grad)
+        """The names of its parameters that never train."""
         self.acts_in_attention = any(part.acts_in_attention for part in parts.values())
         """Whether it puts rows in front of what the base attends to."""
         self.is_in_place = any(part.is_in_place for part in parts.values())
@@ -105,8 +104,7 @@ class Delta(nn.Module):
     def unfreeze(self) -> Delta:
         """Train again."""
         for name, parameter in self.named_parameters():
-            # What was not there at first was made by a file or a composition, in place of what it stands for.
-            parameter.requires_grad_(name in self.trained or name not in self.first)
+            parameter.requires_grad_(name not in self.fixed)
         return self
 
     @property

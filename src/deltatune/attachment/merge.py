@@ -347,21 +347,22 @@ def _check_on_top(
 
     Additions to the output commute. A change of the input, or of what an earlier delta made of the output, does not.
     """
-    assert found is not None
-    size = float(expected.abs().max().clamp_min(1e-6))
-    if float((expected - found).abs().max()) > TOLERANCE[expected.dtype] * size:
+    if not _difference(expected, found) <= TOLERANCE[expected.dtype]:  # NaN fails too
         raise MergeError(
             f"{site}: {', '.join(stay)} would act otherwise on top of the merged weights than beside "
             f"{', '.join(merged)}; merge all of them, or none"
         )
 
 
-def _compare(what: str, expected: Tensor, found: Tensor | None) -> float:
-    """The largest difference relative to the largest expected value; refused if rounding does not explain it."""
+def _difference(expected: Tensor, found: Tensor | None) -> float:
+    """The largest difference relative to the largest expected value."""
     assert found is not None
-    size = float(expected.abs().max().clamp_min(1e-6))
-    difference = float((expected - found).abs().max()) / size
-    allowed = TOLERANCE[expected.dtype]
+    return float((expected - found).abs().max()) / float(expected.abs().max().clamp_min(1e-6))
+
+
+def _compare(what: str, expected: Tensor, found: Tensor | None) -> float:
+    """The difference, refused if rounding does not explain it."""
+    difference, allowed = _difference(expected, found), TOLERANCE[expected.dtype]
     if not difference <= allowed:  # NaN fails too
         raise MergeError(
             f"{what}: expected the merged output within {allowed:.0e} of the unmerged, found {difference:.1e}; "

@@ -96,6 +96,9 @@ def eval(
         check_new("--out", out)
         if not (generate or labelled):
             raise ConfigError("--out: expected predictions, found only a loss; add --generate")
+    if not labelled and (calibrate is not None or plot is not None):
+        option = "--plot" if calibrate is None else "--calibrate"
+        raise ConfigError(f"{option}: expected a classifier, found a language model; leave it out")
     if plot is not None and not can_plot():
         raise DeltaError('--plot: needs the package matplotlib, found none; run pip install "deltatune[plot]"')
     others = None if calibrate is None else _records(calibrate, config, spec)
@@ -113,9 +116,6 @@ def eval(
         fresh = opened.base.fresh[0]
         raise ConfigError(f"{model}: expected a trained head, found none ({fresh} is random); name a delta by --delta")
     labels = LabelSet(classes) if classes else None
-    if labels is None and (calibrate is not None or plot is not None):
-        option = "--plot" if calibrate is None else "--calibrate"
-        raise ConfigError(f"{option}: expected a classifier, found a language model; leave it out")
     encoded = encode(records, opened.base, spec, labels)
     screen = console(stderr=json)
     with _bar(screen, len(encoded.examples) * (1 + (generate and not classes))) as advance:

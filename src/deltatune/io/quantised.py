@@ -11,7 +11,7 @@ from deltatune.attachment.sites import head_modules
 from deltatune.io.bases import Quant
 from deltatune.io.quiet import require
 
-__all__ = ["quantise", "scales_of"]
+__all__ = ["quantise", "weight_bytes"]
 
 BLOCK = 64
 """So many weights share a scale (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, section 3)."""
@@ -77,7 +77,7 @@ def _in_8_bits(linear: nn.Linear) -> nn.Module:
     return packed
 
 
-def scales_of(module: nn.Module) -> int:
+def _scales_of(module: nn.Module) -> int:
     """Bytes of what a packed layer keeps beside its weight and is no parameter or buffer of it."""
     weight = getattr(module, "weight", None)
     state, scales = getattr(weight, "quant_state", None), getattr(weight, "SCB", None)
@@ -101,3 +101,9 @@ def _shape(linear: nn.Linear) -> dict[str, Any]:
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """What the parameters and buffers of a model take, with whatever is attached; tied ones once."""
+    tensors = sum(tensor.nbytes for tensor in {*model.parameters(), *model.buffers()})
+    return tensors + sum(map(_scales_of, model.modules()))

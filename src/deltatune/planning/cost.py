@@ -15,12 +15,13 @@ from deltatune.attachment.lifecycle import attach, detach
 from deltatune.attachment.summary import base_size
 from deltatune.errors import ConfigError
 from deltatune.io.files import saved_tensors
+from deltatune.io.quantised import weight_bytes
 from deltatune.methods.base import Method
 from deltatune.methods.written import FULL
 from deltatune.planning.data_free import AnsweringYes
 from deltatune.planning.optimizers import OPTIMIZERS
 from deltatune.planning.rehearsal import Batch, rehearse
-from deltatune.planning.shapes import Shape, weight_bytes
+from deltatune.planning.shapes import Shape
 from deltatune.planning.timeline import Block
 
 __all__ = ["Cost", "Moment", "cost_of", "cost_of_model"]

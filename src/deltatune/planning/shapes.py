@@ -11,13 +11,13 @@ from torch import nn
 
 from deltatune.attachment.summary import base_size
 from deltatune.io.bases import TASKS, Dtype, Quant, check_choice, read_config, task_of
-from deltatune.io.quantised import quantise, scales_of
+from deltatune.io.quantised import quantise
 from deltatune.planning.presets import PRESETS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["Shape", "shape_of", "weight_bytes"]
+__all__ = ["Shape", "shape_of"]
 
 CLASSIFIED = ("feature-extraction", "masked-lm")
 """What a base was made for, if it is trained to classify sequences."""
@@ -107,12 +107,6 @@ def shape_of(
         quantise(model, quant)
     source = PRESETS[name].source if name in PRESETS else name
     return Shape(model.eval(), name, source, task, kind, quant)
-
-
-def weight_bytes(model: nn.Module) -> int:
-    """What the parameters and buffers of a model take, with whatever is attached; tied ones once."""
-    tensors = sum(tensor.nbytes for tensor in {*model.parameters(), *model.buffers()})
-    return tensors + sum(map(scales_of, model.modules()))
 
 
 def _preset(name: str) -> PretrainedConfig:

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from deltatune.attachment.bank import unwrap
 from deltatune.attachment.stacks import CHECKPOINT, without_checkpoints
 from deltatune.errors import ConfigError
-from deltatune.planning.shapes import weight_bytes
+from deltatune.io.quantised import weight_bytes
 from deltatune.train.kept import Kept, layers_of, measure
 
 __all__ = ["MemoryPlan", "Run", "budgeted", "checkpointing", "plan_memory"]

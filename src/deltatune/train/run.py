@@ -25,7 +25,7 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback
 
 from deltatune.attachment.summary import summary
-from deltatune.differing import differing
+from deltatune.differing import refuse_others
 from deltatune.errors import ConfigError, DeltaError
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.checkpoints import last_whole_checkpoint
@@ -129,12 +129,7 @@ def _check_same(folder: RunFolder, config: RunConfig) -> None:
         ConfigError: others are asked for.
     """
     begun, asked = (each.model_dump(mode="json", exclude=_MAY_CHANGE) for each in (load_config(folder.config), config))
-    changed = differing(begun, asked)
-    if changed:
-        raise ConfigError(
-            f"--resume: expected the settings that {folder.path} was begun with, found others for "
-            f"{', '.join(changed)}; take the old ones, or --overwrite"
-        )
+    refuse_others(folder.path, begun, asked)
 
 
 def _train(

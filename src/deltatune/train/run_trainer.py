@@ -27,10 +27,9 @@ class RunTrainer(Trainer):
 
     def take_over(self, checkpoint: Path) -> None:
         """Stand where a checkpoint stands, without training on."""
-        restore_deltas(self.setup.base.model, checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / FILES[-1]))
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
-            restore_deltas(self.setup.base.model, Path(self.state.best_model_checkpoint))
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        restore_deltas(self.setup.base.model, checkpoint if best is None else Path(best))
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -20,7 +20,7 @@ from deltatune.apps.sql.linking import CrossEncoder, Settings, Training
 from deltatune.apps.sql.linking.training import train as train_linker
 from deltatune.apps.sql.source import Source, open_source
 from deltatune.apps.sql.teaching import lessons
-from deltatune.differing import differing
+from deltatune.differing import refuse_others
 from deltatune.errors import ConfigError
 from deltatune.io.atomic import atomic_files
 from deltatune.io.bases import load_tokenizer, locate
@@ -108,11 +108,7 @@ def _check(folder: SystemFolder, config: SqlConfig, *, resume: bool, overwrite: 
             raise ConfigError(f"questions.files: expected a file, found nothing at {file}; check the path")
     if resume and folder.data.is_file():
         begun, asked = (each.model_dump(mode="json", include=TAUGHT) for each in (folder.read_config(), config))
-        if changed := differing(begun, asked):
-            raise ConfigError(
-                f"--resume: expected the settings that {folder.path} was begun with, found others for "
-                f"{', '.join(changed)}; take the old ones, or --overwrite"
-            )
+        refuse_others(folder.path, begun, asked)
 
 
 def _begin(folder: SystemFolder, config: SqlConfig) -> None:
