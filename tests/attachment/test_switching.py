@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import deltatune as dt
+from deltatune.attachment.delta import Delta
 from deltatune.errors import AttachError
 from tests.models.families import FAMILIES, Family
 from tests.models.methods import ROWS, Row
@@ -105,6 +106,17 @@ def test_a_frozen_delta_acts_without_training(family: Family) -> None:
     assert delta.is_trainable
     family.loss(model).backward()
     assert all(parameter.grad is not None for parameter in delta.parameters())
+
+
+@families("llama")
+def test_what_a_method_never_trains_stays_frozen_when_the_delta_thaws(family: Family) -> None:
+    parts = dict(dt.attach(family.model(), dt.LoRA(r=2)).items())
+    for part in parts.values():
+        part.get_parameter("lora_A").requires_grad_(False)  # as in LoRA-FA
+    delta = Delta("half", dt.LoRA(r=2), parts)
+    delta.freeze().unfreeze()
+    trained = {name.rpartition(".")[2] for name, parameter in delta.named_parameters() if parameter.requires_grad}
+    assert trained == {"lora_B"}
 
 
 @families("llama")

@@ -304,15 +304,6 @@ def test_a_budget_that_is_shared_out_after_steps_is_asked_for() -> None:
     assert asked == [0, 1, 2]
 
 
-def test_what_peft_freezes_stays_frozen_when_the_delta_thaws() -> None:
-    model = FAMILIES["llama"].model()
-    delta = dt.attach(model, PeftMethod(config=peft.LoraConfig(target_modules=["q_proj"])))
-    frozen = next(name for name, _ in delta.named_parameters())
-    delta.trained -= {frozen}
-    delta.freeze().unfreeze()
-    assert {name for name, p in delta.named_parameters() if not p.requires_grad} == {frozen}
-
-
 # What a config becomes.
 
 
