@@ -391,6 +391,27 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(folder: Path, bases: dict[
     assert "⟦green</s>⟧" in out.getvalue()
 
 
+def test_a_dry_run_plans_for_the_memory_budget(folder: Path, bases: dict[str, Path]) -> None:
+    def told(**train: Any) -> tuple[int, str]:
+        out = io.StringIO()
+        found = dry_run(config_of(folder, bases["llama"], train=train), console=Console(file=out, width=200))
+        return found["memory_bytes"], out.getvalue()
+
+    free, _ = told()
+    least, _ = told(gradient_checkpointing=True)
+    assert least < free
+    same, text = told(memory_budget=free)
+    assert same == free
+    assert "memory_budget: 0 of 2 layers checkpointed\n" in text
+    some, text = told(memory_budget=free - 1)
+    assert least <= some < free
+    assert "1 of 2 layers" in text
+    most, text = told(memory_budget=1)
+    assert most == least
+    assert "2 of 2 layers checkpointed, which is not enough" in text
+    assert "not counted: what train.precision and train.compile changes" in told(precision="bf16", compile=True)[1]
+
+
 NEED_MORE = {"fusion", "peft"}
 """Methods that can not be attached by their name alone."""
 

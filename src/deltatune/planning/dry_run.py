@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -12,10 +14,11 @@ from deltatune.attachment.summary import summary
 from deltatune.errors import DeltaError
 from deltatune.planning.cost import Cost, cost_of_model
 from deltatune.planning.rehearsal import Batch
-from deltatune.sizes import size_text
+from deltatune.sizes import parse_size, size_text
 from deltatune.train.arguments import total_steps, training_arguments
 from deltatune.train.config import PackingSpec, RunConfig
 from deltatune.train.encode import EncodedSet
+from deltatune.train.kept import layers_of
 from deltatune.train.progress import print_header, print_sample
 from deltatune.train.run import quiet
 from deltatune.train.setup import Setup, set_up
@@ -60,8 +63,9 @@ def _counts(data: EncodedSet) -> dict[str, int]:
 
 
 def _cost(setup: Setup, console: Console) -> Cost | None:
+    train = setup.config.train
     try:
-        cost = _on_the_longest(setup)
+        checkpointed, cost = _as_set(setup)
     except DeltaError as error:  # it can be trained all the same
         console.print(str(error), markup=False)
         return None
@@ -69,10 +73,35 @@ def _cost(setup: Setup, console: Console) -> Cost | None:
         f"a step on the longest examples takes about {size_text(cost.total)} at its peak, "
         f"{size_text(cost.weights)} of it weights; the saved delta {size_text(cost.file)}"
     )
+    if train.memory_budget is not None:
+        fits = cost.total <= _budget(setup)
+        layers = f"{checkpointed} of {len(layers_of(setup.base.model))} layers checkpointed"
+        console.print(
+            f"train.memory_budget: {layers}" + ("" if fits else ", which is not enough; make batches smaller")
+        )
+    uncounted = {"train.precision": train.precision != "full", "train.compile": train.compile}
+    if any(uncounted.values()):
+        console.print(f"not counted: what {' and '.join(name for name, on in uncounted.items() if on)} changes")
     return cost
 
 
-def _on_the_longest(setup: Setup) -> Cost:
+def _as_set(setup: Setup) -> tuple[int, Cost]:
+    """How many layers are checkpointed as the settings say, and what a step then takes."""
+    cost = functools.cache(functools.partial(_on_the_longest, setup))
+    layers = len(layers_of(setup.base.model))
+    if setup.config.train.memory_budget is None:
+        count = layers if setup.config.train.gradient_checkpointing else 0
+    else:
+        budget = _budget(setup)
+        count = bisect.bisect_left(range(layers), True, key=lambda checkpointed: cost(checkpointed).total <= budget)
+    return count, cost(count)
+
+
+def _budget(setup: Setup) -> int:
+    return parse_size(setup.config.train.memory_budget or 0, "train.memory_budget")
+
+
+def _on_the_longest(setup: Setup, checkpointed: int) -> Cost:
     """What a step takes on a batch of the longest examples."""
     config, train = setup.config, setup.config.train
     lengths = sorted((len(example["input_ids"]) for example in setup.train.examples), reverse=True)
@@ -86,5 +115,5 @@ def _on_the_longest(setup: Setup) -> Cost:
         device="cpu" if accelerator is None or config.base.device == "cpu" else accelerator.type,
         accumulation=train.gradient_accumulation,
         savings=train.packing is not False,
-        checkpoints=train.gradient_checkpointing,
+        checkpoints=checkpointed,
     )

@@ -6,6 +6,7 @@ so ``dt.Trainer``, TRL's trainers and a plain loop all run them after one call o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,6 +67,8 @@ class Steps:
         with drawing_alike(_device(optimizer)):
             for delta in bank_of(self.model):
                 if delta.is_trainable:
+                    if not delta.steps:
+                        _warn_of_idle_sites(delta)
                     step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total)
                     delta.method.before_step(delta, step)
 
@@ -83,6 +86,19 @@ class Steps:
 
 def _device(optimizer: torch.optim.Optimizer) -> torch.device:
     return optimizer.param_groups[0]["params"][0].device  # type: ignore[no-any-return]
+
+
+def _warn_of_idle_sites(delta: Delta) -> None:
+    """A module whose weight is read by another one's function is never called, and what acts there never trains."""
+    trained = {site: [p for p in part.parameters() if p.requires_grad and p.numel()] for site, part in delta.items()}
+    idle = [site for site, own in trained.items() if own and all(parameter.grad is None for parameter in own)]
+    if idle:
+        warnings.warn(
+            f"delta {delta.name!r}: expected gradients at {sum(map(bool, trained.values()))} sites, found none at "
+            f"{len(idle)} in the first step, such as {idle[0]}; if the model reads their weights without calling them, "
+            "exclude them",
+            stacklevel=3,
+        )
 
 
 @torch.no_grad()

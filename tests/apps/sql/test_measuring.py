@@ -10,7 +10,7 @@ from deltatune.apps.sql.config import SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.gather import gather
 from deltatune.apps.sql.generate import generate
-from deltatune.apps.sql.measuring import few_shot_questions, question_groups, spelled, that_run
+from deltatune.apps.sql.measuring import few_shot_questions, graded, question_groups, spelled, that_run
 from deltatune.apps.sql.source import open_source
 from deltatune.errors import ConfigError, DataError
 from tests.cli import tiny
@@ -134,3 +134,14 @@ def test_examples_are_about_the_new_database(folder: Path) -> None:
         pytest.raises(ConfigError, match=r"few\.jsonl: expected questions about funds, found one about 'shop'"),
     ):
         few_shot_questions("funds", source, support=file, target=file)
+
+
+def test_a_question_without_a_difficulty_gets_one() -> None:
+    easy, named = (
+        Example("How many?", "SELECT COUNT(*) FROM t", "x"),
+        Example("?", "SELECT 1", "x", difficulty="moderate"),
+    )
+    (one, other) = graded({"a": [easy, named]})["a"]
+    assert (one.difficulty, other.difficulty) == ("easy", "moderate")
+    with pytest.raises(DataError, match="expected SQL that parses"):
+        graded({"a": [Example("?", "SELECT FROM WHERE", "x")]})

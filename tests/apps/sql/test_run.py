@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from deltatune.apps.sql.finance import SOURCES, database
 from deltatune.apps.sql.generate import generate
 from deltatune.apps.sql.guard import UnsafeSQLError
 from deltatune.apps.sql.run import Limits, QueryError, QueryTimeoutError, Reader, Result, open_reader
+from deltatune.apps.sql.source import open_source
 from deltatune.errors import ConfigError
 
 from .attacks import BY_DIALECT, EVERYWHERE, LEGITIMATE, LEGITIMATE_BY_DIALECT
@@ -167,6 +170,31 @@ def test_a_file_is_not_touched(file: Path) -> None:
         assert reader.run("SELECT COUNT(*) FROM mc_region").rows == ((12,),)
     assert (file.read_bytes(), file.stat().st_mtime_ns) == (before, written)
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_text_that_is_no_utf_8_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "players.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript("CREATE TABLE player (name TEXT, user TEXT);")
+        connection.execute("INSERT INTO player VALUES (CAST(? AS TEXT), 'ann')", (b"Treyes Albarrac\xeeN",))
+        connection.commit()
+    with open_source(file) as source:
+        assert source.reader.run("SELECT name FROM player").rows == (("Treyes Albarrac\ufffdN",),)
+        assert source.reader.run("SELECT user FROM player").rows == (("ann",),)  # a column in SQLite, as any other
+
+
+def test_a_single_step_that_takes_long_ends_in_time(tmp_path: Path) -> None:
+    """SQLite counts steps, and a LIKE on a long text is one."""
+    file = tmp_path / "long.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE page (body TEXT)")
+        connection.executemany("INSERT INTO page VALUES (?)", [("a" * 1_000_000,)] * 400)
+        connection.commit()
+    with open_reader(file, limits=Limits(seconds=0.3)) as reader:
+        start = time.monotonic()
+        with pytest.raises(QueryTimeoutError):
+            reader.run(f"SELECT COUNT(*) FROM page WHERE body LIKE '%{'a' * 150}b'")
+        assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -117,6 +118,22 @@ def test_duckdb_shows_the_schema_that_queries_read(tmp_path: Path) -> None:
         ("id", True, (1,)),
         ("item", False, ("pen",)),
     ]
+
+
+def test_what_can_not_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    statements = (
+        "CREATE TABLE kept (a INTEGER)",
+        "CREATE TABLE gone (b INTEGER)",
+        "CREATE VIEW broken AS SELECT b FROM gone",
+        "DROP TABLE gone",
+    )
+    for connect, file in ((sqlite3.connect, "shop.sqlite"), (duckdb.connect, "shop.duckdb")):
+        with closing(connect(tmp_path / file)) as connection:
+            for statement in statements:
+                connection.execute(statement)
+        with pytest.warns(UserWarning, match="table broken: left out, for it can not be read"):
+            found = read_database(tmp_path / file)
+        assert [table.name for table in found.tables] == ["kept"]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

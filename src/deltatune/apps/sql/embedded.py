@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,13 @@ __all__ = ["open_duckdb", "open_sqlite"]
 def open_sqlite(path: Path) -> sqlite3.Connection:
     """Open a SQLite file for reading; the file itself is opened read-only.
 
+    SQLite does not look at what is stored as text. What is no UTF-8 is read as far as it is.
+
     Raises:
         ConfigError: the file is no such database.
     """
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         connection.execute("PRAGMA schema_version")
     except sqlite3.DatabaseError as error:

@@ -41,7 +41,7 @@ class Example:
     @property
     def ordered(self) -> bool:
         """Whether the order of the rows is part of the answer."""
-        tree = self._tree()
+        tree = self.tree()
         return isinstance(tree, exp.Query) and tree.args.get("order") is not None
 
     def sql_for(self, dialect: str) -> str:
@@ -51,13 +51,18 @@ class Example:
             DataError: it does not parse, or the other dialect has no words for a part of it.
         """
         try:
-            return self._tree().sql(dialect=dialect, unsupported_level=ErrorLevel.RAISE)
+            return self.tree().sql(dialect=dialect, unsupported_level=ErrorLevel.RAISE)
         except UnsupportedError as error:
             raise DataError(
                 f"{self.database}: expected SQL that {dialect} supports, found: {error}; leave it"
             ) from None
 
-    def _tree(self) -> exp.Expr:
+    def tree(self) -> exp.Expr:
+        """The parsed SQL.
+
+        Raises:
+            DataError: it does not parse.
+        """
         try:
             return sqlglot.parse_one(self.sql, read=self.dialect)
         except SqlglotError:

@@ -8,6 +8,7 @@ checks once more. So where this parser and the database's own differ on what som
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,12 +22,13 @@ from deltatune.apps.sql.schema import Database
 from deltatune.apps.sql.stutter import MOST_JOINS, stutters
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["PARSER_ERRORS", "UnsafeSQLError", "is_askable", "read_only_select", "render"]
+__all__ = ["BARE_FUNCTIONS", "PARSER_ERRORS", "UnsafeSQLError", "is_askable", "read_only_select", "render"]
 
 PARSER_ERRORS = (SqlglotError, RecursionError, ValueError, LookupError, AttributeError, TypeError)
 """Made for SQL, the parser fails in many ways on what is none."""
 
 LONGEST = 20_000  # characters of a query
+LARGEST_TYPE = 1_000  # letters or digits: CHAR(n) fills up with spaces
 DEEPEST = 200  # nodes from the root to a leaf: far from where Python's recursion ends
 HOME_SCHEMAS = {"sqlite": {"main"}, "duckdb": {"main"}, "postgres": {"public"}}
 # Names that PostgreSQL and DuckDB take for a function without parentheses, where no column is meant.
@@ -123,6 +125,12 @@ def _check_node(node: exp.Expr, dialect: str) -> None:
         case exp.DataType():
             if not isinstance(node.this, exp.DataType.Type) or node.this.value not in TYPES:
                 raise _refused("a plain type", node.sql(dialect=dialect))
+        case exp.DataTypeParam():
+            if not node.name.isdigit() or int(node.name) > LARGEST_TYPE:
+                raise _refused(f"types of at most {LARGEST_TYPE:,} letters or digits", node.sql(dialect=dialect))
+        case exp.Replace():
+            if _text(node.args.get("replacement")) > _text(node.expression):
+                raise _refused("REPLACE by no longer a text", node.sql(dialect=dialect))
         case exp.Table():
             if not isinstance(node.this, exp.Identifier):
                 raise _refused("a table", node.this.sql(dialect=dialect) if node.this else "nothing")
@@ -130,11 +138,18 @@ def _check_node(node: exp.Expr, dialect: str) -> None:
             if node.args.get("db") or node.args.get("catalog"):
                 raise _refused("a column as table.column", node.sql(dialect=dialect))
             bare = isinstance(node.this, exp.Identifier) and not node.this.quoted and not node.args.get("table")
-            if bare and node.name.lower() in BARE_FUNCTIONS:
+            if bare and dialect != "sqlite" and node.name.lower() in BARE_FUNCTIONS:
                 raise _refused("a column", node.name)
         case _ if kind not in NODES and kind not in FUNCTIONS:
             name = node.sql_name() if isinstance(node, exp.Func) else kind.upper()
             raise _refused("what only reads and computes", name)
+
+
+def _text(node: exp.Expr | None) -> float:
+    """How long a text is that is written out; any other may be of any length."""
+    if node is None:
+        return 0
+    return len(node.name) if isinstance(node, exp.Literal) else math.inf
 
 
 def is_askable(table: str) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deltatune.apps.sql.config import DatasetSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.gather import dataset_examples, read_questions, training_templates
 from deltatune.apps.sql.questions import TEMPLATES, questions
+from deltatune.apps.sql.questions.difficulty import difficulty
 from deltatune.apps.sql.quotes import with_texts
 from deltatune.apps.sql.readers import LAYOUTS
 from deltatune.apps.sql.run import open_reader
@@ -19,7 +21,7 @@ from deltatune.apps.sql.split import split_templates
 from deltatune.apps.sql.urls import dialect_of, parse_url
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["few_shot_questions", "question_groups", "spelled", "that_run"]
+__all__ = ["few_shot_questions", "graded", "question_groups", "spelled", "that_run"]
 
 Groups = dict[str, list[Example]]
 MEASURED = ("dev", "test")
@@ -135,6 +137,18 @@ def spelled(groups: Groups, sources: Mapping[str, Source]) -> Groups:
             with_texts(example, sources[example.database].schema) if example.database in sources else example
             for example in examples
         ]
+        for group, examples in groups.items()
+    }
+
+
+def graded(groups: Groups) -> Groups:
+    """The groups with a difficulty, by the rule of Spider, at each question to which nobody gave one.
+
+    Raises:
+        DataError: the right SQL of a question does not parse.
+    """
+    return {
+        group: [each if each.difficulty else replace(each, difficulty=difficulty(each.tree())) for each in examples]
         for group, examples in groups.items()
     }
 

@@ -79,6 +79,10 @@ class Naming:
             for table, columns in selection.items()
         }
 
+    def worth(self, worth: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
+        """What tables and columns are worth, as a prompt calls them."""
+        return {(self.tables[place[0]], self.columns[place]): value for place, value in worth.items()}
+
     def tell(self, sql: str, dialect: str, schema: Database) -> str:
         """A query of the database, as a model is to write it.
 

@@ -7,10 +7,13 @@ import re
 from sqlglot import exp
 from sqlglot.tokens import Tokenizer
 
+from deltatune.apps.sql.guard import BARE_FUNCTIONS
+
 __all__ = ["quoted"]
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _WORDS = frozenset(word for keyword in Tokenizer.KEYWORDS for word in keyword.split())
+_WORDS |= {name.upper() for name in BARE_FUNCTIONS}
 
 
 def quoted(name: str) -> str:

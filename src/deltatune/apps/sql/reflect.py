@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from deltatune.apps.sql.embedded import open_duckdb, open_sqlite
+from deltatune.apps.sql.guard import is_askable
 from deltatune.apps.sql.schema import Column, Database, Table
 from deltatune.apps.sql.urls import dialect_of, file_of, parse_url
 from deltatune.errors import ConfigError, first_line
@@ -35,6 +36,9 @@ def read_database(source: str | Path, *, samples: int = 3) -> Database:
 
     SQLite keeps no comments, but it keeps the statement that made a table: a comment at the end of a column's line is
     taken for the column's, and one at the end of the first line for the table's.
+
+    Tables that no query may read are left out. So are those that can not be read, with a warning: views of what is not
+    there any more, or tables that this user may not see.
 
     Args:
         source: a path to a .sqlite, .db or .duckdb file, or an address of SQLAlchemy's.
@@ -75,8 +79,8 @@ def read_engine(engine: Engine, name: str, *, samples: int = 3) -> Database:
         warnings.simplefilter("ignore", sa.exc.SAWarning)  # types that SQLAlchemy has no class for
         inspector = sa.inspect(connection)
         names = [*inspector.get_table_names(), *inspector.get_view_names()]
-        tables = [_read_table(connection, inspector, table, samples) for table in names]
-    return Database(name, tuple(tables))
+        read = [_read_if_allowed(connection, inspector, table, samples) for table in names if is_askable(table)]
+    return Database(name, tuple(table for table in read if table is not None))
 
 
 def _connected(engine: Engine) -> sa.Connection:
@@ -85,6 +89,19 @@ def _connected(engine: Engine) -> sa.Connection:
     except sa.exc.OperationalError as error:
         reason = first_line(error.orig or error)
         raise ConfigError(f"database: expected a connection to {engine.url}, found {reason!r}; check it") from None
+
+
+def _read_if_allowed(connection: sa.Connection, inspector: sa.Inspector, name: str, samples: int) -> Table | None:
+    try:
+        with connection.begin_nested():  # where one statement fails, PostgreSQL takes no more in the same transaction
+            return _read_table(connection, inspector, name, samples)
+    except sa.exc.DBAPIError as error:
+        _tell_left_out(name, error.orig or error)
+        return None
+
+
+def _tell_left_out(table: str, error: BaseException) -> None:
+    warnings.warn(f"table {table}: left out, for it can not be read: {first_line(error)}", stacklevel=2)
 
 
 def _read_table(connection: sa.Connection, inspector: sa.Inspector, name: str, samples: int) -> Table:
@@ -150,6 +167,7 @@ def _type(kind: object) -> str:
 
 def _read_duckdb(path: Path, samples: int) -> Database:
     with closing(open_duckdb(path)) as connection:
+        import duckdb  # the line above tells if it is missing
 
         def rows(sql: str) -> list[tuple[Any, ...]]:
             return connection.execute(sql).fetchall()
@@ -167,18 +185,37 @@ def _read_duckdb(path: Path, samples: int) -> Database:
                 keys |= {(table, name) for name in own}
             elif kind == "FOREIGN KEY":
                 targets |= {(table, a): (other, b) for a, b in zip(own, theirs, strict=True)}
-        columns: dict[str, list[Column]] = defaultdict(list)
-        for table, name, kind, comment in rows(
+        found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+        for table, *column in rows(
             f"SELECT table_name, column_name, data_type, comment FROM duckdb_columns() {ours} "
             "ORDER BY table_oid, column_index"
         ):
-            taken: tuple[object, ...] = ()
-            if samples:
-                column, owner = (part.replace('"', '""') for part in (name, table))
-                few = f'SELECT "{column}" AS v FROM "{owner}" WHERE "{column}" IS NOT NULL LIMIT {SCANNED}'
-                taken = tuple(_short(v) for (v,) in rows(f"SELECT DISTINCT v FROM ({few}) ORDER BY v LIMIT {samples}"))
-            place = (table, name)
-            columns[table].append(Column(name, _type(kind), comment or "", place in keys, targets.get(place), taken))
-    return Database(
-        path.stem, tuple(Table(name, tuple(own), comments.get(name) or "") for name, own in columns.items())
-    )
+            found[table].append(tuple(column))
+
+        def taken(table: str, column: str) -> tuple[object, ...]:
+            if not samples:
+                return ()
+            column, table = (part.replace('"', '""') for part in (column, table))
+            few = f'SELECT "{column}" AS v FROM "{table}" WHERE "{column}" IS NOT NULL LIMIT {SCANNED}'
+            return tuple(_short(v) for (v,) in rows(f"SELECT DISTINCT v FROM ({few}) ORDER BY v LIMIT {samples}"))
+
+        def read(table: str) -> Table | None:
+            try:
+                columns = [
+                    Column(
+                        name,
+                        _type(kind),
+                        comment or "",
+                        (table, name) in keys,
+                        targets.get((table, name)),
+                        taken(table, name),
+                    )
+                    for name, kind, comment in found[table]
+                ]
+            except duckdb.Error as error:
+                _tell_left_out(table, error)
+                return None
+            return Table(table, tuple(columns), comments.get(table) or "")
+
+        tables = [read(table) for table in found if is_askable(table)]
+    return Database(path.stem, tuple(table for table in tables if table is not None))

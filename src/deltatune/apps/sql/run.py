@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ __all__ = ["Limits", "QueryError", "QueryTimeoutError", "Reader", "Result", "ope
 
 # The second makes a backslash in a string a letter, as the guard takes it, whatever the server's default.
 SETTINGS = "-c default_transaction_read_only=on -c standard_conforming_strings=on"
-PIECE = 256  # rows fetched at a time
+PIECE = 32  # rows fetched at a time, each of which may be large
 STREAMED = 4096  # the same where they are not held
 LONGEST_VALUE = 4 << 20  # bytes of one value in SQLite
 _Read = TypeVar("_Read")
@@ -204,7 +204,11 @@ def _fetched(cursor: Cursor, limits: Limits, deadline: float) -> tuple[list[tupl
 
 
 def _size(value: object) -> int:
-    return len(value) if isinstance(value, (str, bytes)) else 8
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_size(key) + _size(each) for key, each in value.items())
+    return sum(map(_size, value)) if isinstance(value, Sequence) else 8
 
 
 def _give_up(error: Exception, seconds: float, *, late: bool) -> NoReturn:
@@ -261,7 +265,8 @@ class _SQLite:
         deadline = time.monotonic() + seconds
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, 2_000)
         try:
-            with closing(self._connection.execute(sql)) as cursor:
+            # The handler counts instructions, one of which may take a second: a long LIKE on a long text.
+            with _alarm(seconds, self._connection.interrupt), closing(self._connection.execute(sql)) as cursor:
                 return read(cursor)
         except (*self._errors, TimeoutError) as error:
             _give_up(error, seconds, late=time.monotonic() > deadline)

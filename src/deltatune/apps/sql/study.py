@@ -25,8 +25,6 @@ __all__ = ["STAGES", "Stage", "judge", "study"]
 
 WHOLE = 4096
 """Tokens that a prompt may have which shows all tables."""
-UNTAUGHT = 96
-"""Tokens that a model may write which was taught nothing: it seldom comes to an end, and what follows is no SQL."""
 
 Groups = Mapping[str, Sequence[Example]]
 Progress = Callable[[str, int], object]
@@ -180,7 +178,7 @@ class _Drafts:
         if stage.tuned:
             writer = Writer(base, prompter, answer=own.answer, joins=own.joins, max_new_tokens=own.max_new_tokens)
         else:  # a model that was taught nothing writes SQL as it is
-            writer = Writer(base, prompter, max_new_tokens=min(UNTAUGHT, own.max_new_tokens))
+            writer = Writer(base, prompter, max_new_tokens=own.max_new_tokens)
         with nullcontext() if stage.tuned else dt.disabled(base.model):
             return self._written(writer, stage, tell)
 

@@ -51,7 +51,8 @@ def lessons(
         needed = [gold(example, source.schema) for example in own]
         rng = random.Random(f"{seed}:{name}")
         naming = Naming.of(source.schema, spec.names)
-        for example, shown in zip(own, shown_together(needed, source.schema, spec, rng), strict=True):
+        together = shown_together(needed, source.schema, spec, rng)
+        for example, wanted, shown in zip(own, needed, together, strict=True):
             matches = source.matches(example.question, MATCHES) if spec.values else []
             prompt = write_prompt(
                 example.question,
@@ -60,9 +61,10 @@ def lessons(
                 dialect=dialect,
                 values=said_values(matches, shown, naming),
                 evidence=example.evidence,
+                worth=naming.worth({(table, column): 1.0 for table, columns in wanted.items() for column in columns}),
                 style=spec.style(),
                 count=count,
-            )
+            ).text
             sql = example.sql_for(dialect)
             sql = sql if spec.joins else without_joins(sql, dialect, source.schema)
             written = replace(example, sql=naming.tell(sql, dialect, source.schema), dialect=dialect)

@@ -67,9 +67,9 @@ def eval(
     + calibration and + self-consistency. With --out the same command goes on after the last stage that it finished.
     """
     from deltatune.apps.sql.folder import SystemFolder
-    from deltatune.apps.sql.measuring import question_groups, spelled, that_run
+    from deltatune.apps.sql.measuring import graded, question_groups, spelled, that_run
     from deltatune.apps.sql.opening import open_writer
-    from deltatune.apps.sql.scoring.table import remarks, rich_table
+    from deltatune.apps.sql.scoring.table import remarks, rich_by_difficulty, rich_table
     from deltatune.apps.sql.scoring.writing import write_report
     from deltatune.apps.sql.study import STAGES, study
     from deltatune.apps.sql.system import open_sources
@@ -95,6 +95,7 @@ def eval(
             groups, wrong = that_run(groups, sources)
             for reason in wrong[:1]:
                 note(f"left out {len(wrong)} questions whose right SQL does not run here, first {reason}")
+        groups = graded(groups)
         writer = open_writer(system, dtype=dtype, quant=quant, device=device)
         total = sum(map(len, groups.values()))
         with _progress(output, chosen, total) as progress:
@@ -122,6 +123,7 @@ def eval(
         print_json({name: value for name, value in report.to_dict().items() if name != "outcomes"})
         return
     output.print(rich_table(report))
+    output.print(rich_by_difficulty(report))
     for line in remarks(report):
         output.print(line, style="dim", markup=False)
 

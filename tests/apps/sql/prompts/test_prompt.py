@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from deltatune.apps.sql.finance import SOURCES, database
 from deltatune.apps.sql.prompts import PromptStyle, with_fillers, write_prompt
+from deltatune.apps.sql.prompts.prompt import Written
 from deltatune.apps.sql.schema import Column, Database, Selection, Table, everything
 from deltatune.errors import DataError
 
@@ -44,7 +45,7 @@ def words(text: str) -> int:
 def test_a_prompt() -> None:
     shown = {"item": ("code", "price"), "sale": ("code", "day")}
     values = ["item.code = 'A1'"]
-    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", values=values, evidence="one is many")
+    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", values=values, evidence="one is many").text
     assert found == (
         "SQLite tables:\n"
         "item: what is sold\n"
@@ -63,19 +64,19 @@ def test_a_prompt() -> None:
 
 def test_a_model_that_was_not_trained_is_told_what_to_do() -> None:
     style = PromptStyle(instruct=True)
-    found = write_prompt("How many?", SHOP, {"item": ("code",)}, dialect="duckdb", style=style)
+    found = write_prompt("How many?", SHOP, {"item": ("code",)}, dialect="duckdb", style=style).text
     assert found.startswith("Write one DuckDB query that answers the question. Answer with the query alone.\n\nDuckDB")
 
 
 def test_a_prompt_without_keys() -> None:
     shown = {"item": ("code",), "sale": ("code",)}
-    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", style=PromptStyle(samples=0, keys=False))
+    found = write_prompt("How many?", SHOP, shown, dialect="sqlite", style=PromptStyle(samples=0, keys=False)).text
     assert "- code text: code of the item\nsale\n- code text: code of the item\n" in found
 
 
 def test_prompts_about_the_same_tables_begin_alike() -> None:
     one, other = (
-        write_prompt(question, SHOP, everything(SHOP), dialect="duckdb", values=values)
+        write_prompt(question, SHOP, everything(SHOP), dialect="duckdb", values=values).text
         for question, values in (("First?", ["item.kind = 'x'"]), ("Second?", []))
     )
     alike = one[: one.index("Values:")]
@@ -84,12 +85,14 @@ def test_prompts_about_the_same_tables_begin_alike() -> None:
 
 
 def test_a_budget_leaves_out_the_least_important_first() -> None:
-    whole = words(write_prompt("How many?", SHOP, everything(SHOP), dialect="sqlite", style=PromptStyle(budget=None)))
+    def written(budget: int | None) -> Written:
+        style = PromptStyle(budget=budget)
+        return write_prompt("How many?", SHOP, everything(SHOP), dialect="sqlite", style=style, count=words)
+
     seen = []
-    for budget in range(whole, 6, -1):
-        text = write_prompt(
-            "How many?", SHOP, everything(SHOP), dialect="sqlite", style=PromptStyle(budget=budget), count=words
-        )
+    for budget in range(words(written(None).text), 6, -1):
+        text, shown = written(budget)
+        assert all(f"- {column} " in text for columns in shown.values() for column in columns)
         assert words(text) <= budget
         assert text.endswith("Question: How many?\nSQL:")
         seen.append(text)
@@ -99,6 +102,19 @@ def test_a_budget_leaves_out_the_least_important_first() -> None:
     }
     assert list(at.values()) == sorted(at.values())
     assert 0 < at[", as A1"] < at["code of the item"] < at["price real"] < at["- code text key"]
+
+
+def test_what_is_worth_more_stays_longer() -> None:
+    def left(budget: int, **worth: float) -> Selection:
+        style, places = PromptStyle(budget=budget), {("item", column): value for column, value in worth.items()}
+        shown = everything(SHOP)
+        return write_prompt("How many?", SHOP, shown, dialect="sqlite", worth=places, style=style, count=words).shown
+
+    bare = "SQLite tables: item - code text key - price real sale - no int key - code text = item.code"
+    room = words(f"{bare} Question: How many? SQL:")
+    assert left(room)["item"] == ("code", "price")
+    assert left(room, kind=0.5)["item"] == ("code", "kind")
+    assert left(room, kind=0.5, price=0.9)["item"] == ("code", "price")
 
 
 def test_a_question_that_fits_in_no_budget_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from deltatune.apps.sql.scoring.plot import plot_report
 from deltatune.apps.sql.scoring.report import Report, read_report
 from deltatune.apps.sql.scoring.scores import Outcome
 from deltatune.apps.sql.scoring.share import Paired, Share
-from deltatune.apps.sql.scoring.table import markdown, remarks, rich_table
+from deltatune.apps.sql.scoring.table import markdown, remarks, rich_by_difficulty, rich_table
 from deltatune.errors import DataError
 
 GROUPS = ("unseen templates", "unseen database")
@@ -119,6 +120,16 @@ def test_the_table_for_a_terminal_has_every_figure() -> None:
     assert shown.count("unseen templates") == shown.count("unseen database") == 1
     assert shown.count("calibration") == 2
     assert "70.0% (39.7 to 89.2)" in shown
+    console.print(rich_by_difficulty(REPORT))
+    assert re.search(r"calibration +. of . +. of", console.export_text())
+
+
+def test_scores_are_told_by_difficulty_too() -> None:
+    for each in REPORT.to_dict()["scores"]:
+        kinds = each["by_difficulty"].values()
+        for name in ("execution", "exact_set", "valid"):
+            assert sum(own[name]["right"] for own in kinds) == each[name]["right"]
+            assert sum(own[name]["total"] for own in kinds) == each[name]["total"]
 
 
 def test_a_bar_in_a_cell_does_not_end_it() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+import sqlite3
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import sqlglot
@@ -13,9 +16,10 @@ from sqlglot import exp
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.finance import SOURCES
 from deltatune.apps.sql.questions.difficulty import DIFFICULTIES, difficulty
-from deltatune.apps.sql.run import Reader
+from deltatune.apps.sql.run import Limits, QueryTimeoutError, Reader, Result, open_reader
 from deltatune.apps.sql.split import split_templates
 from deltatune.apps.sql.synthesis import CONSTRUCTS, held_out, masked, synthesize
+from deltatune.apps.sql.synthesis.lexicon import Lexicon
 from deltatune.errors import ConfigError, DataError
 
 COUNT = 250
@@ -141,3 +145,40 @@ def test_what_can_not_be_asked_is_said(shop: Reader) -> None:
 class _Everything:
     def __contains__(self, _: object) -> bool:
         return True
+
+
+def test_any_values_under_a_type_and_any_names_do(tmp_path: Path) -> None:
+    """SQLite holds what it is given, and a query that a database refuses is not the end of the others."""
+    file = tmp_path / "log.sqlite"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE login (id INTEGER PRIMARY KEY, user TEXT, day DATE, odd DATE, hits INTEGER)")
+        days = [f"2024-{1 + n % 12:02d}-{1 + n % 28:02d}" for n in range(80)]
+        odd = ["19970629", "2/14/2016", "", "0000-00-00", 19970630]
+        rows = [(n, f"user {n % 9}", day, f"{odd[n % 5]}", n % 37) for n, day in enumerate(days)]
+        connection.executemany("INSERT INTO login VALUES (?, ?, ?, ?, ?)", rows)
+        connection.commit()
+    with open_reader(file) as reader:
+        made = synthesize(reader, count=40)
+        lexicon = Lexicon(reader)
+        (table,) = reader.schema.tables
+        assert lexicon.role(table, table.column("day")) == "date"
+        assert lexicon.role(table, table.column("odd")) == "other"
+    assert len(made) == 40
+    assert not any("odd" in example.sql for example in made)
+
+
+def test_a_table_that_takes_too_long_to_count_is_left_out(
+    sqlite_readers: dict[str, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = sqlite_readers["funds"]
+    run = reader.run
+
+    def slow(sql: str, limits: Limits | None = None) -> Result:
+        if "mf_nav" in sql:
+            raise QueryTimeoutError("query: expected an answer within 120 s, found none")
+        return run(sql, limits)
+
+    monkeypatch.setattr(reader, "run", slow)
+    with pytest.warns(UserWarning, match="mf_nav: no questions are made about it"):
+        made = synthesize(reader, count=30)
+    assert not any("mf_nav" in example.sql for example in made)

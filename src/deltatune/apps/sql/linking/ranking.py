@@ -38,6 +38,10 @@ class Ranking:
         scores = self.columns[table]
         return sorted(scores, key=lambda name: -scores[name])
 
+    def worth(self) -> dict[tuple[str, str], float]:
+        """The score of each table and column."""
+        return {(table, column): score for table, own in self.columns.items() for column, score in own.items()}
+
     def select(self, tables: int = 3, columns: int = 7) -> Selection:
         """The best tables with their best columns, and whatever columns it takes to join them.
 

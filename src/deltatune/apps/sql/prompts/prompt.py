@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from deltatune.apps.sql.prompts.schema_text import schema_text
 from deltatune.apps.sql.schema import Database, Selection
 from deltatune.errors import DataError
 
-__all__ = ["PromptStyle", "write_prompt"]
+__all__ = ["PromptStyle", "Worth", "Written", "write_prompt"]
+
+Worth: TypeAlias = Mapping[tuple[str, str], float]
+"""How much a table and column are worth; 0 where nothing is said."""
 
 NAMES = {"sqlite": "SQLite", "duckdb": "DuckDB", "postgres": "PostgreSQL"}
 
@@ -33,6 +38,13 @@ class PromptStyle:
     budget: int | None = 1024
 
 
+class Written(NamedTuple):
+    """A prompt, and which tables and columns it came to show."""
+
+    text: str
+    shown: Selection
+
+
 def write_prompt(
     question: str,
     schema: Database,
@@ -41,13 +53,14 @@ def write_prompt(
     dialect: str,
     values: Sequence[str] = (),
     evidence: str = "",
+    worth: Worth = MappingProxyType({}),
     style: PromptStyle = PromptStyle(),
     count: Callable[[str], int] | None = None,
-) -> str:
+) -> Written:
     """Write the prompt of a question, and keep to the budget.
 
-    What does not fit is left out in this order: values of columns, comments, columns that are no keys from the end of
-    the widest table, tables from the last.
+    What does not fit is left out in this order: values of columns, comments, columns that are no keys, the one of least
+    worth first, tables whose best column is of least worth. Of equals the last of the widest table goes first.
 
     Args:
         question: in plain language.
@@ -56,6 +69,7 @@ def write_prompt(
         dialect: sqlglot's name of the SQL to write.
         values: conditions that the question names, such as ``mf_info.fnd_abbr = 'Alpha Bond'``.
         evidence: what else one has to know.
+        worth: of the columns that may be left out. Default: that of each is the same.
         style: how much to tell. Default: comments, 2 values a column, 1,024 tokens.
         count: how many tokens a text has. Default: no budget.
 
@@ -67,11 +81,11 @@ def write_prompt(
         f"Write one {name} query that answers the question. Answer with the query alone.\n\n" if style.instruct else ""
     )
     tail = _tail(question, values, evidence)
-    for shown, less in _less_and_less(selection, schema, style):
+    for shown, less in _less_and_less(selection, schema, style, worth):
         about = schema_text(schema, shown, comments=less.comments, samples=less.samples, keys=less.keys)
         text = f"{head}{name} tables:\n{about}\n\n{tail}"
         if count is None or style.budget is None or count(text) <= style.budget:
-            return text
+            return Written(text, shown)
     raise DataError(
         f"prompt: expected a question that fits in {style.budget:,} tokens, found {question[:60]!r}; raise the budget"
     )
@@ -84,23 +98,32 @@ def _tail(question: str, values: Sequence[str], evidence: str) -> str:
 
 
 def _less_and_less(
-    selection: Selection, schema: Database, style: PromptStyle
+    selection: Selection, schema: Database, style: PromptStyle, worth: Worth
 ) -> Iterator[tuple[Selection, PromptStyle]]:
     yield selection, style
     yield selection, (style := replace(style, samples=0))
     yield selection, (style := replace(style, comments=False))
     shown = {name: list(columns) for name, columns in selection.items()}
-    spare = {
+    fixed = {
         (table.name, column.name)
         for table in schema.tables
         for column in table.columns
-        if not column.key and not column.references
+        if column.key or column.references
     }
+
+    def spare(table: str) -> list[str]:
+        return [column for column in shown[table] if (table, column) not in fixed]
+
+    def least(place: tuple[str, str]) -> tuple[float, int]:
+        return worth.get(place, 0.0), -len(spare(place[0]))
+
+    def best(table: str) -> float:
+        return max((worth.get((table, column), 0.0) for column in selection[table]), default=0.0)
+
     while shown:
-        widest = max(shown, key=lambda name: sum((name, column) in spare for column in shown[name]))
-        rest = [column for column in shown[widest] if (widest, column) in spare]
-        if rest:
-            shown[widest].remove(rest[-1])
+        if rest := [(table, column) for table in reversed(shown) for column in reversed(spare(table))]:
+            table, column = min(rest, key=least)
+            shown[table].remove(column)
         else:
-            del shown[next(reversed(shown))]
+            del shown[min(reversed(shown), key=best)]
         yield {name: tuple(columns) for name, columns in shown.items()}, style

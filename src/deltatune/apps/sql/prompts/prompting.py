@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from deltatune.apps.sql.linking import Linker, ValueMatch
 from deltatune.apps.sql.naming import Names, Naming
-from deltatune.apps.sql.prompts.prompt import PromptStyle, write_prompt
+from deltatune.apps.sql.prompts.prompt import PromptStyle, Worth, write_prompt
 from deltatune.apps.sql.schema import Database, Selection, everything, part_of
 from deltatune.apps.sql.source import Source
 
@@ -61,42 +61,39 @@ class Prompter:
             DataError: a question does not fit into the budget.
         """
         matches = [source.matches(question, MATCHES) if self.values else [] for question in questions]
-        kept = self._selections(questions, source, matches)
+        kept = self._kept(questions, source, matches)
         naming = self.naming(source.schema)
-        told = [naming.selection(selection) for selection in kept]
-        return [
-            Prompt(
-                write_prompt(
-                    question,
-                    naming.told,
-                    shown,
-                    dialect=source.reader.dialect,
-                    values=said_values(found, selection, naming),
-                    evidence=also,
-                    style=self.style,
-                    count=self.count,
-                ),
-                part_of(naming.told, shown),
+        written = [
+            write_prompt(
+                question,
+                naming.told,
+                naming.selection(selection),
+                dialect=source.reader.dialect,
+                values=said_values(found, selection, naming),
+                evidence=also,
+                worth=naming.worth(worth),
+                style=self.style,
+                count=self.count,
             )
-            for question, selection, shown, found, also in zip(
-                questions, kept, told, matches, evidence or [""] * len(questions), strict=True
+            for question, (selection, worth), found, also in zip(
+                questions, kept, matches, evidence or [""] * len(questions), strict=True
             )
         ]
+        return [Prompt(each.text, part_of(naming.told, each.shown)) for each in written]
 
     def naming(self, schema: Database) -> Naming:
         """What the prompts call everything in a database."""
         return Naming.of(schema, self.names)
 
-    def _selections(
+    def _kept(
         self, questions: Sequence[str], source: Source, matches: Sequence[Sequence[ValueMatch]]
-    ) -> list[Selection]:
+    ) -> list[tuple[Selection, Worth]]:
+        """The tables and columns to show for each question, and what the linker says of them."""
         if self.linker is None:
-            return [everything(source.schema)] * len(questions)
+            return [(everything(source.schema), {})] * len(questions)
         rankings = self.linker.rank(questions, source.schema)
-        return [
-            ranking.lifted(found).select(self.tables, self.columns)
-            for ranking, found in zip(rankings, matches, strict=True)
-        ]
+        lifted = [ranking.lifted(found) for ranking, found in zip(rankings, matches, strict=True)]
+        return [(ranking.select(self.tables, self.columns), ranking.worth()) for ranking in lifted]
 
 
 def said_values(matches: Sequence[ValueMatch], selection: Selection, naming: Naming) -> list[str]:

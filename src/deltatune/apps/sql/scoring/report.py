@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deltatune.apps.sql.examples import Example
-from deltatune.apps.sql.scoring.scores import Outcome, Scores, scores
+from deltatune.apps.sql.scoring.scores import Outcome, Scores, scores, scores_by
 from deltatune.apps.sql.scoring.share import Paired, Share, paired
 from deltatune.errors import DataError
 from deltatune.io.atomic import write_json
@@ -69,6 +69,10 @@ class Report:
         """How many questions of a group a stage answered."""
         return scores(self.stages[stage][group])
 
+    def by_difficulty(self, stage: str, group: str) -> dict[str, Scores]:
+        """The same for each difficulty, the easiest first."""
+        return scores_by(self.stages[stage][group], lambda each: each.example.difficulty or "unknown")
+
     def compared(self, stage: str, before: str, group: str) -> Paired:
         """Execution accuracy of two stages, question by question."""
         now, then = (self.stages[name][group] for name in (stage, before))
@@ -77,10 +81,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data: what was counted, and every outcome."""
         counted = [
-            {"stage": stage, "group": group} | {name: _plain_share(value) for name, value in _shares(found)}
+            {"stage": stage, "group": group, "by_difficulty": {kind: _plain(own) for kind, own in kinds.items()}}
+            | _plain(self.scores(stage, group))
             for stage in self.stages
             for group in self.groups
-            for found in [self.scores(stage, group)]
+            for kinds in [self.by_difficulty(stage, group)]
         ]
         changes = [
             {"stage": stage, "before": before, "group": group} | _plain_paired(self.compared(stage, before, group))
@@ -119,8 +124,8 @@ def _questions(groups: Groups) -> dict[str, list[Example]]:
     return {name: [each.example for each in outcomes] for name, outcomes in groups.items()}
 
 
-def _shares(found: Scores) -> list[tuple[str, Share]]:
-    return [(part.name, getattr(found, part.name)) for part in dataclasses.fields(found)]
+def _plain(found: Scores) -> dict[str, dict[str, float]]:
+    return {part.name: _plain_share(getattr(found, part.name)) for part in dataclasses.fields(found)}
 
 
 def _plain_share(found: Share) -> dict[str, float]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from deltatune.apps.sql.scoring.report import Report
-from deltatune.apps.sql.scoring.scores import scores_by
 from deltatune.apps.sql.scoring.share import Paired, Share
 from deltatune.markdown import table_lines
 
-__all__ = ["markdown", "remarks", "rich_table"]
+__all__ = ["markdown", "remarks", "rich_by_difficulty", "rich_table"]
 
 HEADS = ("questions", "stage", "execution accuracy", "to the stage before", "exact set", "valid")
 
@@ -32,16 +31,12 @@ def markdown(report: Report) -> str:
 
 def rich_table(report: Report) -> Table:
     """The table for a terminal, one section for each group of questions."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for place, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if place < 2 else "right")
-    group = ""
-    for row in _rows(report):
-        if group and row[0] != group:
-            table.add_section()
-        table.add_row(*(Text(cell) for cell in ("" if row[0] == group else row[0], *row[1:])))
-        group = row[0]
-    return table
+    return _rich(HEADS, _rows(report))
+
+
+def rich_by_difficulty(report: Report) -> Table:
+    """Right answers by difficulty for a terminal, one section for each group of questions."""
+    return _rich(*_by_difficulty(report))
 
 
 def remarks(report: Report) -> list[str]:
@@ -73,11 +68,7 @@ def _rows(report: Report) -> Iterator[tuple[str, ...]]:
 
 
 def _by_difficulty(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    found = {
-        (group, stage): scores_by(outcomes, lambda each: each.example.difficulty or "unknown")
-        for stage, groups in report.stages.items()
-        for group, outcomes in groups.items()
-    }
+    found = {(group, stage): report.by_difficulty(stage, group) for stage in report.stages for group in report.groups}
     kinds = list(dict.fromkeys(kind for each in found.values() for kind in each))
     rows = []
     for group in report.groups:
@@ -85,6 +76,19 @@ def _by_difficulty(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...
             counts = [found[group, stage][kind].execution if kind in found[group, stage] else None for kind in kinds]
             rows.append((group, stage, *("–" if each is None else f"{each.right} of {each.total}" for each in counts)))
     return ("questions", "stage", *kinds), rows
+
+
+def _rich(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="left" if place < 2 else "right")
+    group = ""
+    for row in rows:
+        if group and row[0] != group:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in ("" if row[0] == group else row[0], *row[1:])))
+        group = row[0]
+    return table
 
 
 def _interval(found: Share) -> str:

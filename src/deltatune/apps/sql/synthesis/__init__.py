@@ -15,8 +15,9 @@ from sqlglot import exp
 from sqlglot.optimizer.scope import traverse_scope
 
 from deltatune.apps.sql.examples import Example
+from deltatune.apps.sql.guard import UnsafeSQLError
 from deltatune.apps.sql.questions.difficulty import Difficulty, difficulty, no_harder
-from deltatune.apps.sql.run import Reader
+from deltatune.apps.sql.run import QueryError, Reader
 from deltatune.apps.sql.synthesis.grammar import CONSTRUCTS
 from deltatune.apps.sql.synthesis.lexicon import Lexicon
 from deltatune.apps.sql.synthesis.masks import held_out, masked
@@ -74,7 +75,10 @@ def synthesize(
             continue
         if question in found or text in written or masked(text, reader.dialect) in exclude:
             continue
-        if not _answered(reader, text, keep_empty=rng.random() < EMPTY) or not _settled(reader, tree):
+        try:
+            if not _answered(reader, text, keep_empty=rng.random() < EMPTY) or not _settled(reader, tree):
+                continue
+        except (QueryError, UnsafeSQLError):  # it takes too long, or this database is not asked so
             continue
         written.add(text)
         found[question] = Example(

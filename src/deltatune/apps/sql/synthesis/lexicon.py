@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import sqlglot
 from sqlglot import exp
 
 from deltatune.apps.sql.quoting import quoted
-from deltatune.apps.sql.run import Reader
+from deltatune.apps.sql.run import Limits, QueryError, Reader
 from deltatune.apps.sql.schema import Column, Table
 from deltatune.apps.sql.synthesis.words import Meaning, is_plural, meaning, owner, plural, singular, spoken
 
@@ -26,7 +27,7 @@ Role: TypeAlias = Literal["key", "name", "flag", "category", "text", "date", "ye
 POOL = 400  # values of a column that are kept
 FEW = 25  # different texts that make a category
 LEVELS = 12  # different whole numbers that make a level
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+LOOKING = Limits(seconds=120)  # counting the different values of a large table takes its time
 _THING = re.compile(r"(.+) (?:of the (.+)|(?:that|where) the (\w+) .+)")
 
 
@@ -142,7 +143,7 @@ class Lexicon:
     def run(self, sql: str) -> list[tuple[Value | None, ...]]:
         """The rows of a query written for SQLite, with plain values."""
         text = sqlglot.transpile(sql, read="sqlite", write=self._reader.dialect)[0]
-        return [tuple(_plain(value) for value in row) for row in self._reader.run(text).rows]
+        return [tuple(_plain(value) for value in row) for row in self._reader.run(text, LOOKING).rows]
 
     def _counted(self, table: Table) -> dict[str, _Counts]:
         if table.name not in self._counts:
@@ -151,13 +152,22 @@ class Lexicon:
                 name = quoted(column.name)
                 least = f"MIN({name})" if column.type in ("int", "real") else "NULL"
                 asked += [f"COUNT({name})", f"COUNT(DISTINCT {name})", least]
-            (row,) = self.run(f"SELECT {', '.join(asked)} FROM {quoted(table.name)}")
+            row = self._row(table, f"SELECT {', '.join(asked)} FROM {quoted(table.name)}", len(asked))
             whole = [value if isinstance(value, int) else 0 for value in row]
             self._counts[table.name] = {
                 column.name: _Counts(whole[0], whole[3 * i + 1], whole[3 * i + 2], row[3 * i + 3])
                 for i, column in enumerate(table.columns)
             }
         return self._counts[table.name]
+
+    def _row(self, table: Table, sql: str, width: int) -> tuple[Value | None, ...]:
+        """What a table is asked for at once; nothing of a table that can not be counted, so that it is left out."""
+        try:
+            (row,) = self.run(sql)
+        except QueryError as error:
+            warnings.warn(f"{table.name}: no questions are made about it: {error}", stacklevel=2)
+            return (None,) * width
+        return row
 
     def _values(self, table: Table, column: Column) -> tuple[Value, ...]:
         """Different values, evenly taken by rank where there are many."""
@@ -219,7 +229,7 @@ class Lexicon:
         if column.type not in ("text", "int", "real", "date") or not counts.different:
             return "other"
         values = self.values(table, column)
-        if column.type == "date" or all(isinstance(value, str) and _DAY.fullmatch(value) for value in values):
+        if all(map(_is_day, values)):
             return "date"
         if column.type == "text":
             if not all(isinstance(value, str) for value in values):
@@ -233,7 +243,7 @@ class Lexicon:
             ):
                 return "category"
             return "text" if counts.different > 1 else "other"
-        if not all(isinstance(value, (int, float)) for value in values):
+        if column.type == "date" or not all(isinstance(value, (int, float)) for value in values):
             return "other"
         return "number" if column.type == "real" else self._whole(table, column, own, counts)
 
@@ -246,6 +256,14 @@ class Lexicon:
         if column.key and not own.noun.startswith(("rank", "quarter", "month")):
             return "key"
         return "level" if counts.different <= LEVELS else "number"
+
+
+def _is_day(value: Value) -> bool:
+    """Whether a value is a day as ISO 8601 has it; SQLite holds anything under the type DATE."""
+    try:
+        return isinstance(value, str) and datetime.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def literal(value: Value) -> str:
