@@ -176,3 +176,13 @@ def test_it_learns(family: Family) -> None:
     dt.attach(model, dt.BitFit())
     before, after = losses(family, model, lr=0.05)
     assert after < 0.7 * before
+
+
+def test_norms_that_have_their_features_first() -> None:
+    config = transformers.ConvNextConfig(num_stages=2, hidden_sizes=[4, 8], depths=[1, 1], num_labels=2)
+    model, image = transformers.ConvNextForImageClassification(config).eval(), torch.randn(2, 3, 32, 32)
+    delta = stir(dt.attach(model, dt.BitFit()))
+    with_delta = model(image).logits
+    dt.merge(model)
+    torch.testing.assert_close(model(image).logits, with_delta)
+    assert delta.merged

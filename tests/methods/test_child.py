@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import deltatune as dt
 from deltatune.attachment.delta import Delta
 from deltatune.errors import AttachError, ConfigError, DataError, FileFormatError, SiteError
+from deltatune.io.quantised import weight_bytes
 from deltatune.methods.child import ChildTuning
 from deltatune.methods.fisher import fisher
 from deltatune.methods.topk import top_k
@@ -776,3 +777,13 @@ def test_the_base_follows_whichever_way_the_optimiser_writes(mode: str, kind: st
     optimizer.step()
     changed = [name for name, p in model.named_parameters() if name in before and not torch.equal(p, before[name])]
     assert any("query" in name for name in changed)
+
+
+def test_what_is_one_memory_stays_so_when_the_model_is_moved() -> None:
+    model = FAMILIES["llama"].model()
+    delta = dt.attach(model, ChildTuning(mode="F"))
+    before = weight_bytes(model)
+    model.to("cpu", torch.float64)
+    piece = dict(delta.items())["model.layers.0.self_attn.q_proj"].pieces["weight"]
+    assert piece.start.data_ptr() == piece.below.data_ptr()
+    assert weight_bytes(model) <= 3 * before  # twice as wide, and once more until the first step

@@ -427,3 +427,13 @@ def test_learns(family: Family) -> None:
 def test_a_bad_setting_is_named_by_the_methods_key() -> None:
     with pytest.raises(ConfigError, match="dora rank of r: expected a whole number from 1, found 0"):
         dt.DoRA(r=0)
+
+
+def test_a_norm_of_an_evaluation_does_not_come_into_training() -> None:
+    family = FAMILIES["llama"]
+    model = family.model()
+    dt.attach(model, dt.DoRA(r=2), name="style").freeze()
+    with torch.inference_mode():
+        family.forward(model)
+    dt.attach(model, dt.LoRA(r=2, targets=("embedding",)), name="task")
+    family.loss(model).backward()

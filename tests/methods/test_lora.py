@@ -13,9 +13,11 @@ from transformers.pytorch_utils import Conv1D
 
 import deltatune as dt
 from deltatune.attachment.delta import Delta
+from deltatune.attachment.part import Replacement
 from deltatune.errors import ConfigError
+from deltatune.io.quantised import quantise
 from deltatune.methods.lora import LoRA, LoRAPart
-from tests.models.families import FAMILIES
+from tests.models.families import FAMILIES, bert_config
 from tests.models.tools import stir
 
 IN, OUT, VOCABULARY = 12, 10, 15
@@ -265,3 +267,17 @@ def test_smollm2_and_llama_7b_have_as_many_numbers_as_are_known() -> None:
     feed_forward.up_proj = nn.Linear(4096, 11008, bias=False, device="meta")
     assert dt.attach(feed_forward, LoRA(r=4, targets=("up_proj",))).size == 60_416
     assert round(dt.summary(feed_forward).deltas[0].share, 5) == 0.00134
+
+
+def test_a_head_that_is_trained_whole_is_so_beside_all_biases() -> None:
+    delta = dt.attach(FAMILIES["bert"].model(), LoRA(targets=("query",), bias="all"))
+    assert isinstance(dict(delta.items())["classifier"], Replacement)
+
+
+def test_a_packed_head_is_refused() -> None:
+    pytest.importorskip("bitsandbytes")
+    model = transformers.BertForSequenceClassification(bert_config())
+    quantise(model, "nf4")
+    model.classifier = model.bert.pooler.dense
+    with pytest.raises(ConfigError, match="module 'classifier' is packed, so it can not be trained whole"):
+        dt.attach(model, LoRA(targets=("query",)))

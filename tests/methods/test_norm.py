@@ -193,3 +193,18 @@ def test_a_fresh_one_is_nothing_in_half_precision_too() -> None:
     before = family.forward(model)
     dt.attach(model, dt.Norm())
     assert torch.equal(family.forward(model), before)
+
+
+def test_norms_that_have_their_features_first() -> None:
+    config = transformers.ConvNextConfig(num_stages=2, hidden_sizes=[4, 4], depths=[1, 1], num_labels=2)
+    model, image = transformers.ConvNextForImageClassification(config).eval(), torch.randn(2, 3, 32, 32)
+    base = model(image).logits
+    delta = dt.attach(model, dt.Norm())
+    torch.testing.assert_close(model(image).logits, base)
+    site = next(site for site, _ in delta.items() if "downsampling_layer" in site)
+    expected = transformers.ConvNextForImageClassification(config).eval()
+    expected.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("deltatune.")})
+    for name, parameter in dict(delta.items())[site].named_parameters():
+        parameter.data.fill_(0.5)
+        expected.get_submodule(site).get_parameter(name.rpartition(".")[2]).data.add_(0.5)
+    torch.testing.assert_close(model(image).logits, expected(image).logits)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import deltatune as dt
 from deltatune.attachment.delta import Delta
-from deltatune.errors import ConfigError, MergeError, SiteError
+from deltatune.errors import AttachError, ConfigError, MergeError, SiteError
 from tests.methods.training import answers, assert_close, backward, doubled, losses
 from tests.models.families import DECODER, FAMILIES, VOCABULARY, Family
 from tests.models.tools import assert_bit_identical, assert_same_tensors, families, gradients, stir, values
@@ -173,7 +173,7 @@ def test_text_may_keep_all_positions_to_itself() -> None:
     model(long)
     dt.detach(model)
     dt.attach(model, dt.PrefixTuning(tokens=P))
-    with pytest.raises(IndexError):
+    with pytest.raises(AttachError, match="64 learned positions"):
         model(long)
 
 
@@ -481,3 +481,18 @@ def test_compiles() -> None:
 def test_a_module_of_another_kind_has_no_prefix() -> None:
     with pytest.raises(SiteError, match="expected modules of that role"):
         dt.attach(nn.Sequential(nn.Linear(2, 2)), dt.PrefixTuning(tokens=P))
+
+
+def test_a_model_that_rotates_from_layer_to_layer_is_saved_too(tmp_path: Path) -> None:
+    config = transformers.Gemma3TextConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, intermediate_size=48,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, ids = transformers.Gemma3ForCausalLM(config).eval(), torch.tensor([[5, 6, 7]])
+    delta = stir(dt.attach(model, dt.PrefixTuning(tokens=P)))
+    expected = model(ids).logits
+    dt.save(delta, tmp_path)
+    dt.detach(model)
+    dt.load(model, tmp_path)
+    torch.testing.assert_close(model(ids).logits, expected)

@@ -747,3 +747,14 @@ class _StopAt(transformers.TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_training_stop = state.global_step >= self.step
+
+
+@families("bert", "gpt2")
+@pytest.mark.parametrize("method", [dt.PromptTuning(tokens=P), dt.PrefixTuning(tokens=P)])
+def test_text_that_leaves_no_learned_positions_is_refused(family: Family, method: Any) -> None:
+    model: Any = family.model()
+    dt.attach(model, method)
+    room = model.config.max_position_embeddings - P
+    model(torch.full((1, room), 5))
+    with pytest.raises(AttachError, match=rf"leaves room for the {P} rows in front of it in {room + P:,} learned"):
+        model(torch.full((1, room + 1), 5))

@@ -514,3 +514,26 @@ def test_learns_over_rounds(family: Family, fold: bool) -> None:
     before, after = losses(family, model, lr=1e-2, steps=24)
     assert after < 0.9 * before
     assert delta.size == sum(2 * (width + height) for width, height in sizes)
+
+
+def test_a_state_from_before_the_first_restart_is_taken_after_it() -> None:
+    run = Run(fold=True)
+    before = copy.deepcopy(run.delta.state_dict())
+    base = LLAMA.forward(run.model)
+    run.steps(5)
+    assert any(part.folded.numel() for part in parts(run.delta).values())
+    with dt.disabled(run.model):
+        run.delta.load_state_dict(before)
+    torch.testing.assert_close(LLAMA.forward(run.model), base)
+
+
+def test_deltas_of_one_group_take_their_smallest_rate_and_leave_the_schedule_alone() -> None:
+    model = LLAMA.model()
+    for name in ("a", "b"):
+        dt.attach(model, dt.ReLoRA(**SETTINGS), name=name)
+    optimizer = torch.optim.SGD(dt.parameter_groups(model, 0.5))
+    dt.on_step(model, optimizer, total_steps=100)
+    for _ in range(6):
+        LLAMA.loss(model).backward()
+        optimizer.step()
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5] * len(optimizer.param_groups)

@@ -10,13 +10,16 @@ import torch
 import transformers
 
 import deltatune as dt
+from deltatune.attachment.layers import is_quantized
 from deltatune.attachment.summary import base_size
 from deltatune.errors import ConfigError
 from deltatune.io.bases import Quant, load_base
 from deltatune.io.quantised import weight_bytes
 from deltatune.planning.presets import PRESETS
 from deltatune.planning.shapes import shape_of
+from tests.cli import tiny
 from tests.cli.tiny import save_llama
+from tests.models.families import bert_config, gpt2_config, t5_config
 
 SIZES = {
     "llama2-7b": 6_738_415_616,
@@ -100,3 +103,39 @@ def _small() -> dict[str, Any]:
 def test_what_is_no_base_is_refused_in_a_line(base: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         shape_of(base, **settings)
+
+
+@pytest.mark.parametrize("quant", ["nf4", "int8"])
+@pytest.mark.parametrize(
+    ("make", "config", "task"),
+    [
+        (transformers.GPT2LMHeadModel, gpt2_config, "causal-lm"),
+        (transformers.T5ForConditionalGeneration, t5_config, "seq2seq-lm"),
+        (transformers.BertForSequenceClassification, bert_config, "sequence-classification"),
+    ],
+)
+def test_packed_bases_of_all_families_take_what_loaded_ones_take(
+    make: Any, config: Any, task: str, quant: Quant, tmp_path: Path
+) -> None:
+    settings = config()
+    if settings.model_type == "bert":  # of an encoder without a head, which is then made afresh
+        transformers.BertModel(settings).save_pretrained(tmp_path)
+    else:
+        make(settings).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    loaded = load_base(tmp_path, quant=quant, task=task).model
+    shape = shape_of(str(tmp_path), quant=quant, task=task)
+    assert weight_bytes(shape.model) == pytest.approx(weight_bytes(loaded), rel=0.01)
+    packed = {name for name, module in loaded.named_modules() if is_quantized(module)}
+    assert packed == {name for name, module in shape.model.named_modules() if is_quantized(module)}
+    assert packed
+    if task == "sequence-classification":
+        dt.attach(loaded, dt.LoRA(r=2))
+        loaded(torch.tensor([[5, 6]]), labels=torch.tensor([1])).loss.backward()
+
+
+def test_what_an_architecture_wants_in_float32_is_so_in_half_precision() -> None:
+    shape = shape_of("t5-base", dtype="float16")
+    kinds = {parameter.dtype for name, parameter in shape.model.named_parameters() if name.endswith("wo.weight")}
+    assert kinds == {torch.float32}
+    assert shape.dtype == torch.float16

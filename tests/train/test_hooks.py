@@ -49,3 +49,17 @@ def test_nothing_is_said_where_every_site_learns_or_was_frozen(targets: list[str
     for name, part in delta.items():
         part.requires_grad_(name == "called")
     assert two_steps(model) == []
+
+
+def test_a_step_that_the_scaler_skips_is_none_of_the_methods() -> None:
+    model = ReadsAWeight()
+    delta = dt.attach(model, dt.AdaLoRA(targets=["called"]))
+    optimizer = torch.optim.SGD(dt.parameter_groups(model, 0.1), fused=True)
+    dt.on_step(model, optimizer, total_steps=10)
+    for parameter in delta.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    before = {name: value.clone() for name, value in delta.state_dict().items()}
+    optimizer.found_inf = torch.ones(())  # as torch.amp.GradScaler tells a fused optimiser, which then writes nothing
+    optimizer.step()
+    assert int(delta.steps) == 0
+    assert all(torch.equal(value, before[name]) for name, value in delta.state_dict().items())

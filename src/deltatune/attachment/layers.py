@@ -31,6 +31,7 @@ __all__ = [
     "dense",
     "features",
     "is_adaptable",
+    "is_channels_first",
     "is_linear",
     "is_lookup",
     "is_quantized",
@@ -38,6 +39,8 @@ __all__ = [
     "stored",
 ]
 
+# These have their features in the dimension after the batch, all others in the last.
+CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 ADAPTABLE = "Linear, Conv1D, Embedding, Linear4bit or Linear8bitLt"
 
 
@@ -83,6 +86,11 @@ def lookup_scale(module: nn.Module) -> float:
     if exact is not None:  # kept as a tensor too, and rounded to the precision of the weight
         return float(torch.tensor(exact, dtype=module.get_parameter("weight").dtype))
     return float(getattr(module, "embed_scale", None) or 1.0)
+
+
+def is_channels_first(module: nn.Module) -> bool:
+    """Whether the features of what a module answers are in the dimension after the batch; vision models' norms say."""
+    return isinstance(module, CHANNELS_FIRST) or getattr(module, "data_format", None) == "channels_first"
 
 
 def features(module: nn.Module) -> tuple[int, int]:

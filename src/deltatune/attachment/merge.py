@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.attachment.bank import Bank, SiteHook, bank_of, unwrap
-from deltatune.attachment.layers import dense, features, is_adaptable, is_quantized
+from deltatune.attachment.layers import dense, features, is_adaptable, is_channels_first, is_quantized
 from deltatune.attachment.part import Params, Part
 from deltatune.attachment.routing import EVERYTHING, NOTHING, apply_to_rows
 from deltatune.attachment.sites import base_modules
@@ -284,7 +284,7 @@ def _probe(module: nn.Module) -> Tensor | None:
     if isinstance(module, nn.Embedding):
         return torch.randint(module.num_embeddings, (PROBE_ROWS,), generator=generator).to(weight.device)
     width = features(module)[0] if is_adaptable(module) else weight.shape[-1]
-    if weight.dim() > 2:
+    if weight.dim() > 2 or is_channels_first(module):
         return None
     return torch.randn(PROBE_ROWS, width, generator=generator).to(weight)
 

@@ -28,6 +28,7 @@ __all__ = [
     "fresh_heads",
     "head_modules",
     "is_pattern",
+    "refuse_packed",
 ]
 
 BANK = "deltatune"
@@ -136,9 +137,23 @@ def find_modules(model: nn.Module, names: Iterable[str]) -> list[Site]:
             raise SiteError(
                 f"module {name!r} ({type(modules[name]).__name__}) has no parameters to train; leave it out"
             )
-        if any(is_quantized(module) for module in modules[name].modules()):
-            raise SiteError(f"module {name!r} is packed, so it can not be trained whole; load it dense or leave it out")
-    return [Site(name, modules[name]) for name in modules if name in found]
+    sites = [Site(name, modules[name]) for name in modules if name in found]
+    refuse_packed(sites)
+    return sites
+
+
+def refuse_packed(sites: Iterable[Site]) -> None:
+    """Refuse to train quantised modules whole.
+
+    Raises:
+        SiteError: a module, or one in it, is packed.
+    """
+    for site in sites:
+        if any(is_quantized(module) for module in site.module.modules()):
+            raise SiteError(
+                f"module {site.name!r} is packed, so it can not be trained whole; load it dense (as load_base does, or "
+                "by llm_int8_skip_modules of BitsAndBytesConfig), or leave it out"
+            )
 
 
 def fresh_heads(model: nn.Module) -> list[Site]:

@@ -26,9 +26,12 @@ __all__ = [
     "handed_to_checkpoints",
     "in_mode",
     "is_rotary",
+    "is_rotated_as_usual",
+    "learned_positions",
     "listening",
     "positions_of",
     "record",
+    "refuse_unlearned",
     "rotated",
     "shift_positions",
     "stacks_of",
@@ -37,6 +40,10 @@ __all__ = [
     "widen_mask",
     "without_checkpoints",
 ]
+
+
+POSITIONS = ("position_embeddings", "embed_positions", "wpe")
+"""What models call the embeddings of positions."""
 
 
 class Stacks(NamedTuple):
@@ -132,9 +139,49 @@ def positions_of(call: Call) -> Tensor:
 
 
 def shift_positions(call: Call, by: int) -> None:
-    """Count the text of the rows that are taken from ``by``; a stack that takes no positions is left alone."""
+    """Count the text of the rows that are taken from ``by``; a stack that takes no positions is left alone.
+
+    Raises:
+        AttachError: the stack has not learned so many positions.
+    """
     if takes_positions(call.module):
-        call.inputs["position_ids"] = positions_of(call) + by * call.seen(1).long()
+        positions = positions_of(call) + by * call.seen(1).long()
+        refuse_unlearned(call, positions, by)
+        call.inputs["position_ids"] = positions
+
+
+def refuse_unlearned(call: Call, positions: Tensor, p: int) -> None:
+    """Refuse positions beyond those that a stack has learned, where ``p`` rows stand in front of its text.
+
+    Raises:
+        AttachError: there is one; an index error would say so on the CPU, and end the process on a GPU.
+    """
+    learned = learned_positions(call.module)
+    if learned is None or call.past + positions.shape[1] + p <= learned:
+        return  # most calls are far from it, so nothing waits for the GPU
+    last = int(positions.max()) - first_position(call.module)
+    if last >= learned:
+        raise AttachError(
+            f"{type(call.module).__name__}: expected text that leaves room for the {p} rows in front of it in "
+            f"{learned:,} learned positions, found position {last:,}; shorten the text"
+        )
+
+
+def learned_positions(model: nn.Module) -> int | None:
+    """How many tokens a text may have where each position has an embedding; ``None`` where positions are computed.
+
+    With a padding index, as in RoBERTa, they are counted from behind it; in OPT from an offset.
+    """
+    tables = (
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITIONS
+    )
+    return min((table.num_embeddings - _skipped(table) for table in tables), default=None)
+
+
+def _skipped(table: nn.Embedding) -> int:
+    return int(getattr(table, "offset", 0)) + (0 if table.padding_idx is None else table.padding_idx + 1)
 
 
 def widen_mask(mask: Tensor | None, seen: Tensor, tokens: int, *, front: bool) -> Tensor:
@@ -281,6 +328,22 @@ def _checkpoint(function: Callable[..., Any], holders: list[Holder], run: Callab
     return function(run_with, *handed, *args)
 
 
+def is_rotated_as_usual(model: nn.Module, attention: nn.Module) -> bool:
+    """Whether :func:`rotated` knows the positions of a model, which may also have no rotation at all."""
+    return not is_rotary(model) or _rotation(model, attention) is not None
+
+
+def _rotation(model: nn.Module, attention: nn.Module) -> tuple[Any, Any] | None:
+    """The module that gives cosines and sines for positions, and the function that turns by them.
+
+    ``None`` if they are not as in most models: some rotate differently from layer to layer.
+    """
+    rotary = next(module for module in model.modules() if "Rotary" in type(module).__name__)
+    apply = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    is_usual = list(inspect.signature(rotary.forward).parameters) == ["x", "position_ids"]
+    return (rotary, apply) if apply is not None and is_usual else None
+
+
 def rotated(model: nn.Module, attention: nn.Module, keys: Tensor, by: int) -> Tensor:
     """Keys ``[kv_heads, p, head_dim]`` moved ``by`` positions, with the model's own rotation.
 
@@ -289,10 +352,10 @@ def rotated(model: nn.Module, attention: nn.Module, keys: Tensor, by: int) -> Te
     """
     if keys.is_meta or not is_rotary(model):
         return keys
-    rotary: Any = next(module for module in model.modules() if "Rotary" in type(module).__name__)
-    apply = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
-    if apply is None or list(inspect.signature(rotary.forward).parameters) != ["x", "position_ids"]:
+    known = _rotation(model, attention)
+    if known is None:
         raise SiteError(f"{type(attention).__name__}: expected rotary positions of the usual form, found others")
+    rotary, apply = known
     positions = torch.full((1, keys.shape[1]), by, device=keys.device)
     cos, sin = rotary(keys, positions)
     turning, rest = keys.split([cos.shape[-1], keys.shape[-1] - cos.shape[-1]], dim=-1)  # some models turn a part

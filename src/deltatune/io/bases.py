@@ -157,7 +157,7 @@ def load_base(
                 place,
                 config=config,
                 dtype="auto" if dtype == "auto" else getattr(torch, dtype),
-                quantization_config=_quantization(quant, dtype, config),
+                quantization_config=_quantization(quant, dtype, config, task, trust_remote_code),
                 device_map=device,
                 attn_implementation=attn_implementation,
                 use_safetensors=True,
@@ -276,17 +276,27 @@ def _fresh(missing: Iterable[str], task: str, name: str) -> tuple[str, ...]:
     return fresh
 
 
-def _quantization(quant: Quant | None, dtype: Dtype, config: PretrainedConfig) -> BitsAndBytesConfig | None:
+def _quantization(
+    quant: Quant | None, dtype: Dtype, config: PretrainedConfig, task: str, trust_remote_code: bool
+) -> BitsAndBytesConfig | None:
     if quant is None:
         return None
     require("bitsandbytes", f"quant={quant!r}")
     import torch
+    import transformers
     from transformers import BitsAndBytesConfig
 
+    from deltatune.attachment.sites import fresh_heads
+
+    with torch.device("meta"):
+        outline = getattr(transformers, TASKS[task].loader).from_config(config, trust_remote_code=trust_remote_code)
+    # Transformers leaves the last parameter as it is, which of a head with a bias is the bias alone.
+    heads = [head.name for head in fresh_heads(outline)] or None
     if quant == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=heads,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=quant == "nf4-double",
         bnb_4bit_compute_dtype=(config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype),

@@ -15,7 +15,7 @@ from torch import nn
 from deltatune.attachment.bank import find_bank
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.part import Params, Part, Replacement
-from deltatune.attachment.sites import Site, find_modules, fresh_heads
+from deltatune.attachment.sites import Site, find_modules, fresh_heads, refuse_packed
 from deltatune.errors import ConfigError
 from deltatune.io.peft_layout import from_keys, to_keys
 
@@ -91,7 +91,9 @@ class Method(ABC):
             found = find_modules(model, self.train_also)
             inner = {each.name for each in found for other in found if _inside(each.name, other.name) and each != other}
             return [each for each in found if each.name not in inner]
-        return [head for head in fresh_heads(model) if not any(_inside(name, head.name) for name in parts)]
+        heads = [head for head in fresh_heads(model) if not any(_inside(name, head.name) for name in parts)]
+        refuse_packed(heads)
+        return heads
 
     def learning_rate_scale(self, parameter: str) -> float:
         """The factor on the learning rate for a parameter of a part, by its attribute name."""

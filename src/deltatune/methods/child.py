@@ -33,7 +33,7 @@ The paper: batches of 16, 3 epochs, learning rate 4e-5, weight decay 0.01, warm-
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -318,6 +318,16 @@ class Whole(Piece):
     def fold(self, W: Tensor, weight: float) -> Tensor:
         above = self.over(W).to(W.dtype)
         return above if weight == 1.0 else torch.lerp(W, above, weight)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Whole:
+        """As in the base class; what was the same memory before it is so afterwards, and no second copy is made."""
+        is_same = self.below is not None and self.start is not None and self.below.data_ptr() == self.start.data_ptr()
+        if is_same:
+            self.below = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if is_same:
+            self.below = self.start
+        return self
 
     def tensors(self) -> Params:
         return {"": self.values.detach()}

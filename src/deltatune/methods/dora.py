@@ -103,7 +103,7 @@ class DoRAPart(LoRAPart):
             self.norms = None  # an optimiser may write without leaving a trace
             return self._norm()
         state = (self._base_state(), _state(self.lora_A), _state(self.lora_B))
-        if self.norms is None or self.norms[0] != state:
+        if self.norms is None or self.norms[0] != state or _is_only_inferred(self.norms[1]):
             self.norms = (state, self._norm())
         return self.norms[1]
 
@@ -218,6 +218,11 @@ class _Rescaled(torch.autograd.Function):
             dbias = (-c * total).to(bias.dtype)
         du = torch.addcmul(grad, grad, c, out=room)
         return du, None if dm is None else dm / norm, None, dbias
+
+
+def _is_only_inferred(tensor: Tensor) -> bool:
+    """Whether a tensor was made where nothing is differentiated, while now something may be."""
+    return tensor.is_inference() and not torch.is_inference_mode_enabled()
 
 
 def _state(tensor: Tensor) -> Hashable:

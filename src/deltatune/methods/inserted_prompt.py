@@ -14,6 +14,7 @@ from deltatune.attachment.stacks import (
     counts_distances,
     first_position,
     positions_of,
+    refuse_unlearned,
     takes_positions,
     widen_mask,
 )
@@ -103,6 +104,7 @@ class InsertedPrompt(PromptPart):
         if call.inputs.get("position_ids") is None:
             counted = counted - call.past + cached  # a cache counts prompts too
         text = counted + p * call.seen(1).long()
+        refuse_unlearned(call, text, p)
         own = torch.arange(p, device=text.device) + first_position(stack)
         return self._beside(own.expand(call.batch, -1), text) if begins else text
 

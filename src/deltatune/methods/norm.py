@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from deltatune.attachment.delta import Delta
+from deltatune.attachment.layers import is_channels_first
 from deltatune.attachment.part import Params, Part, bare_copy, master_dtype
+from deltatune.attachment.shards import whole
 from deltatune.attachment.sites import find_sites
 from deltatune.io.peft_layout import as_modules, as_targets
 from deltatune.methods.base import Method, check
@@ -109,13 +111,13 @@ class NormPart(Part):
 
     def export(self, module: nn.Module) -> Params:
         old = dict(module.named_parameters())
-        return {PREFIX + n: d.detach() + old[n].detach().to(d) for n, d in self.delta.named_parameters()}
+        return {PREFIX + n: d.detach() + whole(old[n].detach()).to(d) for n, d in self.delta.named_parameters()}
 
     @torch.no_grad()
     def restore(self, module: nn.Module, tensors: Params) -> None:
         old = dict(module.named_parameters())
         for name, delta in self.delta.named_parameters():
-            delta.copy_(tensors[PREFIX + name].to(delta) - old[name].to(delta))
+            delta.copy_(tensors[PREFIX + name].to(delta) - whole(old[name].detach()).to(delta))
 
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
         changes = dict(self.delta.named_parameters())
@@ -133,5 +135,7 @@ def _answers_without_weights(module: nn.Module) -> bool:
         return False
     largest = max(old.values(), key=torch.numel)
     x = torch.linspace(-1, 1, largest.numel()).view(1, *largest.shape).to(largest)
+    if is_channels_first(module):
+        x = x[..., None, None]
     zeros = {name: torch.zeros_like(parameter) for name, parameter in old.items()}
     return bool(functional_call(bare_copy(module), zeros, (x,)).any())

@@ -34,6 +34,7 @@ from deltatune.attachment.sites import Site
 from deltatune.attachment.stacks import (
     evaluating,
     is_rotary,
+    is_rotated_as_usual,
     listening,
     record,
     rotated,
@@ -123,7 +124,8 @@ class PrefixTuning(Method):
         heads = {part.heads for part in parts.values()}
         one_stack = not getattr(model.config, "is_encoder_decoder", False) and task_type(model) is not None
         shifts = self.shift_positions or not _shifted(model)
-        if len(heads) != 1 or len(parts) != len(attention_sites(model)) or not one_stack or not shifts:
+        rotated = all(is_rotated_as_usual(model, model.get_submodule(site)) for site in parts)
+        if len(heads) != 1 or len(parts) != len(attention_sites(model)) or not (one_stack and shifts and rotated):
             raise ConfigError(
                 "prefix: Hugging Face PEFT reads one whole stack with equal heads and shifted positions; "
                 "read it with deltatune"
@@ -215,7 +217,7 @@ class PrefixPart(Part):
             assert self.keys is not None
             assert self.values is not None
             return self.keys, self.values
-        keys, values = self.top(self.shared[0]()).chunk(2, dim=1)
+        keys, values = self.top(self.shared[0]().to(self.top.weight.device)).chunk(2, dim=1)
         return keys, values
 
     def rows(self, taken: tuple[int, ...] | None) -> list[Rows]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["ReLoRA"]
 
 Prune = Literal["magnitude", "random"]
+NOTHING = torch.Size([0])
 RATIOS: dict[Prune, float] = {"magnitude": 0.9, "random": 0.999}
 
 
@@ -294,8 +295,8 @@ def _grow(part: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> No
     }
     for name, size in sizes.items():
         own, found = getattr(part, name), state.get(prefix + name)
-        if found is not None and found.shape == size != own.shape:
-            setattr(part, name, own.new_zeros(size))
+        if found is not None and found.shape in (size, NOTHING) and found.shape != own.shape:
+            setattr(part, name, own.new_zeros(found.shape))
 
 
 def _check_foldable(model: nn.Module, site: str) -> None:

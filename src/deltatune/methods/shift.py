@@ -7,13 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltatune.attachment.layers import features
+from deltatune.attachment.layers import features, is_channels_first
 from deltatune.attachment.part import Params, Part, master_dtype
+from deltatune.attachment.shards import whole
 
 __all__ = ["Shift"]
-
-# These have their features in the dimension after the batch, all others in the last.
-CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 class Shift(Part):
@@ -29,7 +27,7 @@ class Shift(Part):
         bias = getattr(module, "bias", None)
         like = module.get_parameter("weight") if bias is None else bias
         size = features(module)[1] if bias is None else len(bias)
-        self.channels_first = isinstance(module, CHANNELS_FIRST)
+        self.channels_first = is_channels_first(module)
         options: dict[str, Any] = {"dtype": master_dtype(like.dtype), "device": device or like.device}
         self.delta = nn.Parameter(torch.zeros(size, **options))
 
@@ -55,7 +53,7 @@ class Shift(Part):
 
     def _bias(self, module: nn.Module) -> Tensor:
         bias = getattr(module, "bias", None)
-        return torch.zeros_like(self.delta) if bias is None else bias.detach().to(self.delta)
+        return torch.zeros_like(self.delta) if bias is None else whole(bias.detach()).to(self.delta)
 
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
         bias = params.get("bias")

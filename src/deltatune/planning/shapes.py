@@ -11,7 +11,7 @@ from torch import nn
 
 from deltatune.attachment.summary import base_size
 from deltatune.io.bases import TASKS, Dtype, Quant, check_choice, read_config, task_of
-from deltatune.io.quantised import quantise
+from deltatune.io.quantised import precise_modules, quantise
 from deltatune.planning.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -103,6 +103,10 @@ def shape_of(
         settings["trust_remote_code"] = True
     with torch.device("meta"):
         model = getattr(transformers, TASKS[task].loader).from_config(config, **settings)
+    if kind is torch.float16:  # loading makes them so
+        names = precise_modules(model)
+        for module in [each for name, each in model.named_modules() if name.rpartition(".")[2] in names]:
+            module.float()
     if quant is not None:
         quantise(model, quant)
     source = PRESETS[name].source if name in PRESETS else name

@@ -30,21 +30,19 @@ class Step:
     """How many steps were finished before this one."""
     total: int | None
     """How many steps the run will have, where that is known."""
-    _rates: list[tuple[dict[str, Any], Any]] = field(default_factory=list, repr=False)
+    rates: dict[int, Any] = field(default_factory=dict, repr=False)
+    """The scheduled learning rates of the groups whose rate is another for this step, by the group's number."""
 
     def scale_learning_rate(self, delta: Delta, factor: float) -> None:
-        """Take this one step with ``factor`` times the scheduled learning rate, for the groups that hold ``delta``."""
-        own = {id(parameter) for parameter in delta.parameters()}
-        for group in self.optimizer.param_groups:
-            if any(id(parameter) in own for parameter in group["params"]):
-                self._rates.append((group, group["lr"]))
-                group["lr"] = group["lr"] * factor
+        """Take this one step with ``factor`` times the scheduled learning rate, for the groups that hold ``delta``.
 
-    def restore_learning_rates(self) -> None:
-        """Put the scheduled rates back, for the scheduler to go on from."""
-        while self._rates:
-            group, rate = self._rates.pop()
-            group["lr"] = rate
+        Where several deltas share a group and ask for it, the smallest rate is taken.
+        """
+        own = {id(parameter) for parameter in delta.parameters()}
+        for number, group in enumerate(self.optimizer.param_groups):
+            if any(id(parameter) in own for parameter in group["params"]):
+                scheduled = self.rates.setdefault(number, group["lr"])
+                group["lr"] = min(group["lr"], scheduled * factor)
 
 
 class Steps:
@@ -53,6 +51,7 @@ class Steps:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, total: int | None) -> None:
         self.model, self.total = model, total
         self.current: dict[str, Step] = {}
+        self.rates: dict[int, Any] = {}
         self.handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -64,24 +63,34 @@ class Steps:
             self.handles.pop().remove()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if _overflowed(optimizer):
+            return
         with drawing_alike(_device(optimizer)):
             for delta in bank_of(self.model):
                 if delta.is_trainable:
                     if not delta.steps:
                         _warn_of_idle_sites(delta)
-                    step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total)
+                    step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total, self.rates)
                     delta.method.before_step(delta, step)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        while self.rates:  # the scheduled ones, for the scheduler to go on from
+            number, rate = self.rates.popitem()
+            optimizer.param_groups[number]["lr"] = rate
         with drawing_alike(_device(optimizer)):
             for delta in bank_of(self.model):
                 if delta.name in self.current:
                     _count_as_written(delta)
                     step = self.current.pop(delta.name)
-                    step.restore_learning_rates()
                     delta.method.after_step(delta, step)
                     delta.steps += 1
         bank_of(self.model).in_place.renew()
+
+
+def _overflowed(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a fused optimiser was told by the scaler of float16 gradients that it is to skip this step."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def _device(optimizer: torch.optim.Optimizer) -> torch.device:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from deltatune.attachment.bank import find_bank
+from deltatune.attachment.stacks import learned_positions
 from deltatune.errors import ConfigError, DataError
 from deltatune.io.bases import Base, load_base
 from deltatune.io.quantised import quantise
@@ -69,9 +71,9 @@ def set_up(config: RunConfig, *, shapes_only: bool = False) -> Setup:
         config = config.model_copy(update={"data": data})
     set_seed(config.train.seed)  # fresh heads and deltas start at random
     base = open_base(config, records.labels, shapes_only=shapes_only)
+    deltas = tuple(dt.attach(base.model, spec.build(), name=spec.name) for spec in config.attached)
     train = encode(records.train, base, config.data, records.labels)
     evaluated = encode(records.eval, base, config.data, records.labels) if records.eval else None
-    deltas = tuple(dt.attach(base.model, spec.build(), name=spec.name) for spec in config.attached)
     return Setup(config, base, deltas, train, evaluated)
 
 
@@ -167,12 +169,14 @@ def encode(records: Sequence[Record], base: Base, data: DataSpec, labels: LabelS
 
 def _max_length(base: Base, data: DataSpec) -> int | None:
     """The tokens an example may have: as the settings or the tokenizer say, else what the model has positions for."""
-    learned = _learned_positions(base.model)
+    learned = learned_positions(base.model)
+    if learned is not None:
+        learned -= _rows_in_front(base.model)
     if data.max_length is not None:
         if learned is not None and data.max_length > learned:
             raise ConfigError(
-                f"data.max_length: expected up to {learned:,}, the positions that {base.source!r} has learned, "
-                f"found {data.max_length:,}; lower it"
+                f"data.max_length: expected up to {learned:,}, the positions that {base.source!r} has learned "
+                f"and no delta takes, found {data.max_length:,}; lower it"
             )
         return data.max_length
     limit = base.tokenizer.model_max_length
@@ -182,21 +186,8 @@ def _max_length(base: Base, data: DataSpec) -> int | None:
     return learned or (positions if isinstance(positions, int) and positions > 0 else None)
 
 
-def _learned_positions(model: nn.Module) -> int | None:
-    """How many positions there are where each has an embedding; ``None`` where positions are computed, without end.
-
-    With a padding index, as in RoBERTa, they are counted from behind it.
-    """
-    tables = (
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITIONS
-    )
-    return min(
-        (table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1) for table in tables),
-        default=None,
-    )
-
-
-POSITIONS = ("position_embeddings", "embed_positions", "wpe")
-"""What models call the embeddings of positions."""
+def _rows_in_front(model: nn.Module) -> int:
+    """How many positions the deltas of a model take before the text."""
+    bank = find_bank(model)
+    counted = [delta.method for delta in bank or () if getattr(delta.method, "shift_positions", True)]
+    return sum(getattr(method, "tokens", 0) for method in counted)
