@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -31,8 +32,17 @@ def test_the_temperature_undoes_what_made_scores_too_sure(factor: float) -> None
 def test_no_other_temperature_is_better(examples: int, classes: int, factor: float, seed: int) -> None:
     scores, labels = drawn(examples, classes, factor, seed)
     found = temperature(scores, labels)
-    best = minimize_scalar(lambda t: loss(Calibration(t)(scores), labels), bounds=(0.01, 100), method="bounded")
-    assert loss(found(scores), labels) <= best.fun + 1e-6
+
+    def smoothed(t: float) -> float:
+        return float(F.cross_entropy(scores / t, labels, label_smoothing=1 / (examples + 2)))
+
+    best = minimize_scalar(smoothed, bounds=(0.01, 100), method="bounded")
+    assert smoothed(found.temperature) <= best.fun + 1e-6
+
+
+def test_few_examples_that_are_all_told_rightly_leave_doubt() -> None:
+    scores, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 1, 0, 1])
+    assert 0.5 < float(temperature(scores, labels)(scores).max()) < 0.999
 
 
 @given(st.floats(0.1, 10), st.integers(0, 99))

@@ -100,3 +100,14 @@ def test_nothing_in_common_is_refused_even_if_a_mapping_is_asked_for() -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=theirs.backend_tokenizer)
     with pytest.raises(ConfigError, match="tokens that both have"):
         dt.ProxyTuned(model(10), model(5), model(5), tokenizers=(own, bare), vocabulary="map")
+
+
+def test_a_special_token_without_a_column_is_not_mapped() -> None:
+    own, theirs = tokenizer(WORDS), tokenizer(WORDS)
+    theirs.add_special_tokens({"pad_token": "[PAD]"})  # and nobody resized the model
+    columns = len(theirs) - 1
+    proxy = dt.ProxyTuned(
+        model(10), model(columns, 1), model(columns, 2), tokenizers=(own, theirs), vocabulary="map", alpha=1.0
+    )
+    with torch.no_grad():
+        assert torch.isfinite(proxy(input_ids=torch.tensor([[4, 5, 6]])).logits).all()

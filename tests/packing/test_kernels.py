@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import deltatune as dt
 from deltatune.attachment.part import Rows
+from deltatune.errors import AttachError
 from deltatune.packing.attend import attend
 from deltatune.packing.kernels import attend_by_lengths, attend_by_rule
 from deltatune.packing.layout import Layout
@@ -143,3 +144,10 @@ def test_a_model_with_flash_attention_takes_packed_batches(
     layers = len(model.model.layers)
     assert kernel.calls == layers * (2 if "prompt" in methods else 1)  # a soft prompt runs by itself
     torch.testing.assert_close(*losses)
+
+
+def test_rows_in_front_that_would_slide_out_of_view_are_refused() -> None:
+    layout = Layout.of(build([text["input_ids"] for text in examples(VOCABULARY)], least=4))
+    query, key, value, front = states(layout)
+    with pytest.raises(AttachError, match=f"with {FRONT} in front, which would slide out of view"):
+        attend_by_lengths(flash, Causal(), query, key, value, layout, front, sliding_window=FRONT + 1)

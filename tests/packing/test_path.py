@@ -193,3 +193,12 @@ def test_a_model_whose_tokens_meet_elsewhere_says_so() -> None:
     model = FAMILIES["llama"].model()
     model.model.layers[0].mlp.register_forward_hook(lambda module, args, out: out + out.cumsum(1))
     assert "outside of attention" in (why_not(model) or "")
+
+
+def test_what_a_short_trial_does_not_show_is_read_off_the_config() -> None:
+    config = transformers.LlamaConfig(**DECODER)
+    config.layer_types = ["chunked_attention", "full_attention"]
+    assert "attends in chunks" in (why_not(transformers.LlamaForCausalLM(config)) or "")
+    config = transformers.LlamaConfig(**DECODER)
+    config.attn_temperature_tuning = True
+    assert "where they stand in the batch" in (why_not(transformers.LlamaForCausalLM(config)) or "")

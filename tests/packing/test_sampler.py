@@ -14,14 +14,16 @@ def rows(texts: list[list[int]], members: list[int], least: int) -> int:
     return pack([{"input_ids": texts[m], "labels": texts[m]} for m in members], least=least).rows
 
 
-@given(TEXTS, st.integers(12, 40), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 3))
-def test_an_epoch(texts: list[list[int]], room: int, group: float, seed: int) -> None:
-    batches = Batches(texts, 1, max_tokens=room, group=group, least=1, seed=seed)
+@given(
+    TEXTS, st.integers(12, 40), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 3), st.integers(1, 5), st.booleans()
+)
+def test_an_epoch(texts: list[list[int]], room: int, group: float, seed: int, least: int, share: bool) -> None:
+    batches = Batches(texts, 1, max_tokens=room, group=group, least=least, share=share, seed=seed)
     for _ in range(3):
         epoch = list(batches)
         assert sorted(member for batch in epoch for member in batch) == list(range(len(texts)))
         assert len(epoch) == len(batches)
-        assert all(0 < rows(texts, batch, 1) <= room for batch in epoch)
+        assert all(0 < rows(texts, batch, least if share else 10**6) <= room for batch in epoch)
 
 
 @given(TEXTS, st.integers(1, 5), st.integers(0, 3))

@@ -113,3 +113,13 @@ def test_settings_are_checked_and_workers_can_have_it() -> None:
         Collator(0, multiple_of=0)
     collator = Collator(3, "left", 8)
     assert pickle.loads(pickle.dumps(collator)) == collator
+
+
+def test_padding_that_examples_bring_stays_unseen() -> None:
+    batch = Collator(0)(
+        [
+            {"input_ids": [1, 2, 9, 9], "attention_mask": [1, 1, 0, 0], "labels": [1, 2, -100, -100]},
+            {"input_ids": [9, 3], "attention_mask": [0, 1], "labels": [-100, 3]},
+        ]
+    )
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0]]

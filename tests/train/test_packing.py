@@ -107,3 +107,11 @@ def test_an_example_beyond_the_budget_is_refused(tmp_path: Path) -> None:
 def test_settings_out_of_range(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"packing.{next(iter(settings))}"):
         dt.Packing(**settings)
+
+
+def test_weights_are_refused_where_batches_are_padded(tmp_path: Path) -> None:
+    model = FAMILIES["bert-mlm"].model()
+    dt.attach(model, dt.LoRA(r=2))
+    rows = [{"input_ids": [5, 6], "labels": [5, 6], "weights": [1.0, 0.5]}]
+    with pytest.raises(ConfigError, match="weights: expected packed batches for a weight a token, but"):
+        dt.Trainer(model, TrainingArguments(str(tmp_path), use_cpu=True), train_dataset=rows)

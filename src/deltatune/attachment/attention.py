@@ -22,7 +22,7 @@ from deltatune.attachment.layers import features
 from deltatune.attachment.part import HOOK, Rows
 from deltatune.attachment.sites import Site, base_modules, find_sites
 from deltatune.errors import AttachError, SiteError
-from deltatune.packing.attend import attend, attend_behind
+from deltatune.packing.attend import attend, attend_behind, refuse_sliding
 from deltatune.packing.kernels import attend_by_lengths, attend_by_rule
 from deltatune.packing.layout import Layout
 from deltatune.packing.opaque import attend_opaquely
@@ -231,11 +231,8 @@ def attention(
         return attend_behind(query, front, key, value, attention_mask, options.get("scaling")), None
     p = sum(rows.keys.shape[1] for rows in front)
     window = options.get("sliding_window")
-    if window is not None and implementation.startswith("flash") and p + key.shape[2] > window:
-        raise AttachError(
-            f"attention: expected at most {window} keys under flash attention with a sliding window, found "
-            f"{p + key.shape[2]} with {p} in front, which would slide out of view; use 'sdpa'"
-        )
+    if window is not None and implementation.startswith("flash"):
+        refuse_sliding(window, p + key.shape[2], p)
     mask = _widened(attention_mask, front, module, query, key, implementation, options.get("is_causal"))
     if options.get("position_bias") is not None:  # rows in front stand at no position
         options["position_bias"] = F.pad(options["position_bias"], (p, 0))

@@ -53,7 +53,9 @@ def temperature(scores: Tensor, labels: Tensor | Sequence[int]) -> Calibration:
     r"""The temperature that makes held-out labels the likeliest (Guo et al. 2017, https://arxiv.org/abs/1706.04599,
     section 4.2).
 
-    The loss is convex in 1/T, so where its slope changes its sign is the minimum; it is found by halving.
+    Each label counts for 1 − ε, the rest for all classes alike, with ε = 1 / (n + 2) of n examples, after Platt (1999):
+    few examples that are all told rightly would else make T vanish, and every probability 0 or 1. The loss is convex in
+    1/T, so where its slope changes its sign is the minimum; it is found by halving.
 
     Args:
         scores: of examples that nothing was trained on, ``[examples, classes]``.
@@ -63,11 +65,12 @@ def temperature(scores: Tensor, labels: Tensor | Sequence[int]) -> Calibration:
         DataError: the shapes do not fit, there is no example, or a score is no number.
     """
     z, y = _checked(scores, labels)
+    wanted = torch.lerp(z.gather(1, y[:, None])[:, 0], z.mean(dim=-1), 1 / (len(z) + 2))
 
     def slope(inverse: float) -> float:
         """Of the loss, by 1/T: how much higher the scores are on average than those of the labels."""
         mean = ((z * inverse).softmax(dim=-1) * z).sum(dim=-1)
-        return float((mean - z.gather(1, y[:, None])[:, 0]).mean())
+        return float((mean - wanted).mean())
 
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(60):

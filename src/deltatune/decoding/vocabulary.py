@@ -105,12 +105,12 @@ def _mapped(own: Any, theirs: Any, size: int, columns: int) -> Vocabulary:
     pairs = {number: known[token] for token, number in own.get_vocab().items() if token in known and number < size}
     for use in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
         a, b = getattr(own, use, None), getattr(theirs, use, None)
-        if a is not None and b is not None:
+        if a is not None and b is not None and a < size and b < columns:  # some are added without a column
             pairs.setdefault(a, b)
     if not pairs:
         raise ConfigError("vocabulary: expected tokens that both have, found none; take experts of the base's family")
     choices = (theirs.unk_token_id, theirs.pad_token_id, theirs.eos_token_id)
-    inputs = torch.full((size,), next((number for number in choices if number is not None), 0))
+    inputs = torch.full((size,), next((number for number in choices if number is not None and number < columns), 0))
     shared, of = torch.tensor(sorted(pairs)), torch.tensor([pairs[number] for number in sorted(pairs)])
     inputs[shared] = of
     return Vocabulary(size, shared, of, inputs, len(pairs) / len(own.get_vocab()))

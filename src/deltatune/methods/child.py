@@ -326,7 +326,8 @@ class Whole(Piece):
             self.below = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if is_same:
-            self.below = self.start
+            assert self.start is not None
+            self.below = self.start.data  # as many buffers as before: processes have to have equally many
         return self
 
     def tensors(self) -> Params:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from deltatune.attachment.part import Rows
+from deltatune.errors import AttachError
 from deltatune.packing.layout import Block, Layout
 
-__all__ = ["Attention", "attend", "attend_behind", "in_front"]
+__all__ = ["Attention", "attend", "attend_behind", "in_front", "refuse_sliding"]
 
 Attention = Callable[..., tuple[Tensor, Any]]
 
@@ -74,7 +75,8 @@ def attend_behind(
     groups = key.shape[1]
     keys = _joined([rows.keys.to(key.dtype) for rows in front])
     values = _joined([rows.values.to(value.dtype) for rows in front])
-    queries = query.reshape(batch, groups, heads // groups, width)
+    # Scaled before the product, which might otherwise be too large for half precision.
+    queries = query.reshape(batch, groups, heads // groups, width) * (width**-0.5 if scaling is None else scaling)
 
     def to_front(each: Tensor) -> Tensor:
         """``[batch, kv_heads, queries, d]`` as ``[kv_heads, batch * queries, d]``."""
@@ -83,16 +85,33 @@ def attend_behind(
     def to_rows(each: Tensor) -> Tensor:
         return each.view(groups, batch, heads // groups, -1).transpose(0, 1)
 
-    scaling = width**-0.5 if scaling is None else scaling
-    own = queries @ key.transpose(2, 3) * scaling
+    own = queries @ key.transpose(2, 3)
     if mask is not None:
         own = own.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else own + mask
-    far = to_rows(to_front(queries) @ keys.transpose(1, 2)) * scaling
+    far = to_rows(to_front(queries) @ keys.transpose(1, 2))
     precise = torch.promote_types(query.dtype, torch.float32)
     weights = torch.cat([far, own], dim=3).softmax(dim=3, dtype=precise).to(query.dtype)
     ahead, near = weights.split([keys.shape[1], key.shape[2]], dim=3)
     out: Tensor = to_rows(to_front(ahead) @ values) + near @ value
     return out.reshape(batch, 1, heads, width)
+
+
+def refuse_sliding(window: int, keys: int, p: int) -> None:
+    """Refuse rows in front that flash attention would let slide out of view.
+
+    Args:
+        window: how many keys a query sees.
+        keys: how many there are, those in front among them.
+        p: how many of them are in front.
+
+    Raises:
+        AttachError: there are more than the window holds.
+    """
+    if keys > window:
+        raise AttachError(
+            f"attention: expected at most {window} keys under flash attention with a sliding window, found "
+            f"{keys} with {p} in front, which would slide out of view; use 'sdpa'"
+        )
 
 
 def _joined(each: list[Tensor]) -> Tensor:

@@ -169,6 +169,10 @@ def why_not(model: nn.Module, *, tried: bool = True) -> str | None:
         return f"{kind} has layers without attention"
     if getattr(config, "output_router_logits", False):
         return f"{kind} has a loss of its routers"
+    if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+        return f"{kind} attends in chunks, which its mask alone knows"
+    if getattr(config, "attn_temperature_tuning", False):
+        return f"{kind} scales queries by where they stand in the batch"
     return _difference(packed_model) if tried else None
 
 

@@ -58,6 +58,7 @@ class Batches(Sampler[list[int]]):
         max_tokens: int | None = None,
         group: float = 0.0,
         least: int = 16,
+        share: bool = True,
         processes: int = 1,
         seed: int = 0,
         epoch: Callable[[], int] | None = None,
@@ -74,7 +75,8 @@ class Batches(Sampler[list[int]]):
             )
         self.chunks = [_Chunk((number,), length) for number, length in enumerate(lengths)]
         if group:
-            self.chunks = _joined(self.chunks, texts, max(1, round(group * self.room)), least, shared=bool(max_tokens))
+            shared = share and max_tokens is not None
+            self.chunks = _joined(self.chunks, texts, max(1, round(group * self.room)), least, shared=shared)
         self.count = _fewest(self.chunks, self.room, processes)
 
     def __len__(self) -> int:
@@ -132,14 +134,15 @@ def _joined(
 ) -> list[_Chunk]:
     """Neighbours in the order of their tokens together, as long as they begin alike and fit in ``room``.
 
-    If ``shared``, each costs only what it adds to the one before it: in this order that makes the size of their trie.
+    If ``shared``, each costs what it adds to the one before it: in this order that makes the size of their trie, at
+    most, for of what it has in common with others a rest shorter than ``least`` may run again.
     """
     chunks: list[_Chunk] = []
     last: Sequence[int] = ()
     for single in sorted(singles, key=lambda single: list(texts[single.members[0]])):
         text = texts[single.members[0]]
         common = alike(last, text)
-        added = single.cost - (common if shared else 0)
+        added = single.cost - (max(0, common - (least - 1)) if shared else 0)
         if chunks and common >= least and chunks[-1].cost + added <= room:
             chunks[-1] = _Chunk(chunks[-1].members + single.members, chunks[-1].cost + added)
         else:

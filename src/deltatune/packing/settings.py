@@ -68,6 +68,7 @@ class Packing:
             max_tokens=self.max_tokens,
             group=self.group,
             least=self.least,
+            share=self.share,
             processes=processes,
             seed=seed,
             epoch=epoch,

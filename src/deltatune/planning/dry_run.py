@@ -107,10 +107,14 @@ def _on_the_longest(setup: Setup, checkpointed: int) -> Cost:
     lengths = sorted((len(example["input_ids"]) for example in setup.train.examples), reverse=True)
     longest = lengths[: train.batch_size]
     limit = train.packing.max_tokens if isinstance(train.packing, PackingSpec) else None
+    batch = Batch(limit or len(longest) * longest[0], longest[0])
+    if setup.base.task == "seq2seq-lm":
+        answer = max(len(example["labels"]) for example in setup.train.examples)  # type: ignore[arg-type]
+        batch = dataclasses.replace(batch, learned=answer / longest[0])
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return cost_of_model(
         setup.base.model,
-        Batch(limit or len(longest) * longest[0], longest[0]),
+        batch,
         optimizer=train.optimizer,
         device="cpu" if accelerator is None or config.base.device == "cpu" else accelerator.type,
         accumulation=train.gradient_accumulation,

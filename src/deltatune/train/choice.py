@@ -75,13 +75,14 @@ class Choice:
 
     def _packing(self, asked: Packing | bool | None) -> Packing | None:
         """The packing to use, if any."""
-        if asked is False:
-            return None
-        reason = self._why_not_packed()
+        reason = "found packing false" if asked is False else self._why_not_packed()
         if reason is None:
             return asked if isinstance(asked, Packing) else Packing()
         if asked:
             raise ConfigError(f"packing: {reason}; leave packing out to train with padding")
+        dataset: Any = self.trainer.train_dataset
+        if is_text(dataset) and "weights" in dataset[0]:
+            raise ConfigError(f"weights: expected packed batches for a weight a token, but {reason}; leave them out")
         return None
 
     def _why_not_packed(self) -> str | None:
@@ -115,6 +116,12 @@ class Choice:
         if packing is not None and packing.max_tokens is not None:
             return packing.max_tokens
         dataset: Any = self.trainer.train_dataset
-        lengths = sorted((len(dataset[number]["input_ids"]) for number in range(len(dataset))), reverse=True)
+        lengths = sorted((_longest(dataset[number]) for number in range(len(dataset))), reverse=True)
         size = self.args.train_batch_size
         return size * lengths[0] if packing is None else sum(lengths[:size])
+
+
+def _longest(example: Any) -> int:
+    """How many tokens an example has, or of an encoder-decoder the longer one of its two texts."""
+    labels = example.get("labels")
+    return max(len(example["input_ids"]), len(labels) if hasattr(labels, "__len__") else 0)

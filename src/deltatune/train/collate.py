@@ -24,7 +24,8 @@ class Collator:
     """Pads examples (see `encode.Encoded`) to the longest of the batch; fit for a DataLoader's `collate_fn`.
 
     Args:
-        pad_token_id: what fills `input_ids`. Any id will do, even eos: the attention mask goes by lengths, not by ids.
+        pad_token_id: what fills `input_ids`. Any id will do, even eos: the attention mask is that of the examples, or
+            goes by their lengths, not by ids.
         side: where the padding goes; "left" is for generation, which goes on from the last token of each row.
         multiple_of: pad further, up to a multiple of so many tokens; 8 suits tensor cores.
 
@@ -68,7 +69,8 @@ class Collator:
         if not examples:
             raise DataError("batch: found no examples; expected at least one; check the data loader")
         ids = _column(examples, "input_ids")
-        fills = {"input_ids": (ids, self.pad_token_id), "attention_mask": ([[1] * len(row) for row in ids], 0)}
+        seen = _column(examples, "attention_mask") or [[1] * len(row) for row in ids]
+        fills = {"input_ids": (ids, self.pad_token_id), "attention_mask": (seen, 0)}
         if types := _column(examples, "token_type_ids"):
             fills["token_type_ids"] = (types, 0)
         batch = {name: self._padded(rows, fill) for name, (rows, fill) in fills.items()}
