@@ -128,6 +128,11 @@ BAD: dict[str, Callable[[Path, Path], list[str | Path]]] = {
     "a refused rest": lambda d, m: ["export", d / "child", "--as", "lora", "--rank", "4", "--rest", "refuse"],
     "no such rest": lambda d, m: ["export", d / "a", "--as", "lora", "--rest", "x"],
     "no such form": lambda d, m: ["export", d / "a", "--as", "x"],
+    "a weight for lorahub": lambda d, m: [
+        *("compose", d / "a", d / "b", "--how", "lorahub", "--examples", m / "config.json", "-w", "1", "-w", "1")
+    ],
+    "a base for cat": lambda d, m: ["compose", d / "a", d / "b", "--base", m],
+    "a rest for peft": lambda d, m: ["export", d / "a", "--rest", "leave"],
     "no difference": lambda d, m: ["extract", m, m, "--rank", "4"],
     "no rank": lambda d, m: ["extract", m, d / "tuned", "--rank", "0"],
     "no checkpoint": lambda d, m: ["extract", m, d / "none", "--rank", "4"],

@@ -170,3 +170,11 @@ def test_the_page_in_a_browser(found: Comparison, tmp_path: Path, width: int) ->
     assert seen["rates"] == 3
     assert seen["bold"] == 0
     assert not seen["wide"], "the page is wider than the screen"
+
+
+def test_a_row_of_which_a_run_failed_is_never_the_best(tmp_path: Path) -> None:
+    rows = (row("lora", (0.99,), 1, failure="seed 1: the loss is NaN"), row("norm", (0.5, 0.6), 1))
+    found = Comparison(tmp_path, "accuracy", (0, 1), rows, {"base": "tiny"})
+    assert [each.label for each in found.ranked()] == ["norm", "lora"]
+    assert found.best() is rows[1]
+    assert Comparison(tmp_path, "accuracy", (0, 1), rows[:1], {"base": "tiny"}).best() is None

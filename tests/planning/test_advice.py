@@ -149,6 +149,7 @@ def test_full_fine_tuning_can_be_written_too() -> None:
     settings = yaml.safe_load(run_settings(found, data="t.jsonl", output="out", option=full))
     assert settings["delta"] == {"method": "child", "mode": "F", "p": 1.0, "targets": ["all"]}
     assert settings["train"]["learning_rate"] == 2e-5
+    assert "keeps the base beside it" in run_settings(found, data="t.jsonl", output="out", option=full)
 
 
 def test_presets_are_written_as_what_can_be_loaded() -> None:

@@ -64,3 +64,10 @@ def test_the_real_one_is_there_again_and_answers_meanwhile() -> None:
     with pytest.raises(RuntimeError, match="expanded size"), fused_attention():
         torch.empty(2).expand(3)
     assert F.scaled_dot_product_attention is own
+
+
+def test_without_a_kernel_that_trains_the_scores_are_there() -> None:
+    query, key, value = tensors("meta", 4)
+    with fused_attention("mps"), Timeline([query, key, value]) as timeline:
+        F.scaled_dot_product_attention(query, key, value).sum().backward()
+    assert max(block.nbytes for block in timeline.blocks) >= 4 * 2 * 4 * 16 * 16

@@ -47,3 +47,12 @@ def _tensors(state: dict[str, Any]) -> list[Tensor]:
 def test_an_unknown_one_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"optimizer: expected one of .*, found 'adamw'; did you mean 'adamw_8bit'"):
         optimizer("adamw")
+
+
+def test_where_one_tensor_is_taken_after_the_other_the_largest_alone_needs_room() -> None:
+    tensors = [torch.empty(1000), torch.empty(10)]
+    kind = OPTIMIZERS["adamw_torch"]
+    assert kind.scratch(tensors, "cuda") == 4 * 1010
+    assert kind.scratch(tensors, "cpu") == kind.scratch(tensors, "mps") == 2 * 4 * 1000
+    assert OPTIMIZERS["adafactor"].scratch([tensor.bfloat16() for tensor in tensors], "cuda") == 4 * 4 * 1000
+    assert OPTIMIZERS["adamw_torch_fused"].scratch(tensors, "cpu") == 0

@@ -27,6 +27,7 @@ from deltatune.train.config_file import load_config, parse_config
 from deltatune.train.encode import encode_records
 from deltatune.train.evaluate import Confusion, evaluate
 from deltatune.train.folder import RunFolder
+from deltatune.train.opening import delta_folders
 from deltatune.train.records import read_records
 from deltatune.train.setup import read_data
 from tests.cli import tiny
@@ -410,6 +411,15 @@ def test_a_dry_run_plans_for_the_memory_budget(folder: Path, bases: dict[str, Pa
     assert most == least
     assert "2 of 2 layers checkpointed, which is not enough" in text
     assert "not counted: what train.precision and train.compile changes" in told(precision="bf16", compile=True)[1]
+
+
+def test_a_run_that_goes_on_does_not_answer_with_what_it_was_before(folder: Path, bases: dict[str, Path]) -> None:
+    result, _ = run(config_of(folder, bases["llama"], train={"max_steps": 2, "save_steps": 1}))
+    out = folder / "out"
+    assert delta_folders(out) == [result.final]
+    (out / "metrics.json").unlink()  # as a run that is resumed does, until it is over
+    with pytest.raises(ConfigError, match="expected a finished run, found one with the checkpoints: checkpoint-1"):
+        delta_folders(out)
 
 
 NEED_MORE = {"fusion", "peft"}

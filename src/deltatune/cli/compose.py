@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def compose(
         raise ConfigError(f"compose: expected each delta once, found {folders[0]} among others twice; add its weights")
     if (how == "lorahub") != (examples is not None):
         raise ConfigError("--examples: expected it with --how lorahub, and only there; add the other, or leave it out")
+    _refuse_unread(how, {"--weight": weight, "--rank": rank, "--density": density}, {"--base": base})
     if examples is not None:
         _lorahub(folders, out, examples, base, evaluations, seed, name, json=json)
         return
@@ -87,6 +89,14 @@ def compose(
         rest=rest,  # type: ignore[arg-type]
     )
     show(made, json)
+
+
+def _refuse_unread(how: str, of_rules: Mapping[str, object], of_lorahub: Mapping[str, object]) -> None:
+    """Refuse options that this way of composing would not read."""
+    unread = of_rules if how == "lorahub" else of_lorahub
+    found = next((name for name, value in unread.items() if value not in (None, [])), None)
+    if found is not None:
+        raise ConfigError(f"{found}: expected it with another way of composing, found --how {how}; leave it out")
 
 
 def _lorahub(

@@ -52,6 +52,8 @@ def export(
         raise ConfigError(f"--as: expected peft, lora or model, found {as_!r}; choose one of them")
     if rank is not None and as_ != "lora":
         raise ConfigError(f"--rank: expected --as lora with it, found --as {as_}; add it, or leave the rank out")
+    if rest != "keep" and as_ != "lora":
+        raise ConfigError(f"--rest: expected --as lora with it, found --as {as_}; add it, or leave --rest out")
     check_free(out, overwrite=overwrite)
     folders = delta_folders(Path(delta))
     if not folders:

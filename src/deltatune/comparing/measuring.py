@@ -140,7 +140,11 @@ def _peak_bytes() -> int:
 
 
 def _machine() -> str:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    device = f"CPU, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    elif torch.accelerator.is_available():
+        device = str(torch.accelerator.current_accelerator())
     return f"{device}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
@@ -197,5 +201,5 @@ def _in_turns(sides: Sequence[Callable[[], float]]) -> list[list[float]]:
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()

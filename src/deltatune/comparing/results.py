@@ -101,18 +101,19 @@ class Comparison:
         return row.scores.get(self.metric)
 
     def ranked(self) -> list[Row]:
-        """The rows, the best first, those without a result last."""
+        """The rows, the best first; then those of which a run failed, which prove less, and those without a result."""
 
-        def place(row: Row) -> float:
+        def place(row: Row) -> tuple[bool, float]:
             found = self.quality(row)
-            return math.inf if found is None else -found.mean if self.higher_is_better else found.mean
+            mean = math.inf if found is None else -found.mean if self.higher_is_better else found.mean
+            return found is None or row.failure is not None, mean
 
         return sorted(self.rows, key=place)
 
     def best(self) -> Row | None:
-        """The best row, if any has a result."""
+        """The best row of those of which no run failed, if any has a result."""
         first = next(iter(self.ranked()), None)
-        return first if first and self.quality(first) else None
+        return first if first and self.quality(first) and not first.failure else None
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain data, as in `results.json`."""

@@ -30,7 +30,8 @@ def fused_attention(device: str = "cuda") -> Iterator[Counter]:
 
     It is another function under that name, and no torch function mode: those are off inside ``backward``, where
     checkpointed layers run again. Where kernels can not do what is asked, torch's own writes the scores out: none has
-    a gradient for what is added to the scores, as T5's trained positions want, and those of a CPU know no dropout.
+    a gradient for what is added to the scores, as T5's trained positions want, those of a CPU know no dropout, and that
+    of MPS has no gradient at all.
 
     Args:
         device: the kind whose kernels it stands for. Default: a GPU.
@@ -47,6 +48,7 @@ def fused_attention(device: str = "cuda") -> Iterator[Counter]:
         **more: Any,
     ) -> Tensor:
         is_beyond = (attn_mask is not None and attn_mask.requires_grad) or (dropout_p > 0 and device == "cpu")
+        is_beyond |= device == "mps"
         if not query.is_meta or is_beyond:
             return own(query, key, value, attn_mask, dropout_p, is_causal, **more)
         return _attend(counter, query, key, value, attn_mask, is_causal)

@@ -154,7 +154,7 @@ def cost_of_model(
         activations=found.kept,
         moments={
             "backward": Moment(found.gradients, state, found.activations, found.temporary),
-            "optimizer": Moment(gradients, state, 0, kind.scratch(trained)),
+            "optimizer": Moment(gradients, state, 0, kind.scratch(trained, device)),
             "preparation": Moment(0, 0, 0, found.preparation),
         },
         blocks=found.blocks,

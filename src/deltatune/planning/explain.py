@@ -54,6 +54,8 @@ def explained(plan: Plan, cost: Cost) -> list[str]:
     settings, moment = plan.settings, cost.moments[cost.moment]
     kind = OPTIMIZERS[settings.optimizer]
     moments = {0: "nothing", 1: "one number", 2: "two numbers"}[kind.moments]
+    if kind.factored:
+        moments = "a row and a column in place of each matrix, and one number"
     each = moments if kind.bits is None else f"{moments} of {kind.bits} bits"
     per_token = cost.operations / (settings.batch_tokens * settings.accumulation)
     what = "all parameters" if cost.method == FULL else f"{plan.parameters:,} frozen parameters and the delta"

@@ -14,6 +14,8 @@ __all__ = ["OPTIMIZERS", "Optimizer", "optimizer"]
 
 BLOCK = 256
 """So many numbers of an 8-bit state share a scale of 4 bytes (Dettmers et al. 2022, https://arxiv.org/abs/2110.02861)."""
+TOGETHER = ("cuda", "xpu")
+"""Devices on which torch takes all tensors together by default."""
 SMALL = 4096
 """Tensors of fewer numbers keep a 32-bit state in bitsandbytes."""
 
@@ -26,7 +28,9 @@ class Optimizer(NamedTuple):
     bits: int | None = None
     """Of each of them; ``None``: as many as the parameter has."""
     copies: int = 0
-    """How many numbers for each trained one it needs while it makes its step."""
+    """How many numbers for each trained one it needs while it makes its step, where it takes all tensors together."""
+    alone: int = 0
+    """How many for each of the largest tensor, where it takes one after the other."""
     factored: bool = False
     """Whether a matrix's moment is kept as a row and a column."""
 
@@ -40,26 +44,30 @@ class Optimizer(NamedTuple):
             return self.moments * (count + 4 * -(-count // BLOCK))
         return self.moments * count * (parameter.element_size() if self.bits is None else 4)
 
-    def scratch(self, parameters: Iterable[Tensor]) -> int:
+    def scratch(self, parameters: Iterable[Tensor], device: str) -> int:
         """Bytes during its step, beside the state."""
-        return self.copies * sum(parameter.nbytes for parameter in parameters)
+        sizes = [parameter.numel() * (parameter.element_size() if self.bits is None else 4) for parameter in parameters]
+        if self.copies and device in TOGETHER:
+            return self.copies * sum(sizes)
+        return self.alone * max(sizes, default=0)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adamw_torch": Optimizer(2, copies=1),
+    "adamw_torch": Optimizer(2, copies=1, alone=2),
     "adamw_torch_fused": Optimizer(2),
     "adamw_8bit": Optimizer(2, bits=8),
     "paged_adamw_32bit": Optimizer(2, bits=32),
     "paged_adamw_8bit": Optimizer(2, bits=8),
     "lion_8bit": Optimizer(1, bits=8),
     "paged_lion_8bit": Optimizer(1, bits=8),
-    "adafactor": Optimizer(1, bits=32, copies=1, factored=True),
-    "rmsprop": Optimizer(1, copies=1),
-    "adagrad": Optimizer(1, copies=1),
+    "adafactor": Optimizer(1, bits=32, alone=4, factored=True),
+    "rmsprop": Optimizer(1, copies=1, alone=1),
+    "adagrad": Optimizer(1, copies=1, alone=1),
     "sgd": Optimizer(0),
 }
 """Under the names of the run's settings. AdamW keeps two moments, Lion, RMSprop and Adagrad one, Adafactor a row and a
-column of one, plain SGD nothing. Those that work on all tensors together need a copy of the gradients while they do."""
+column of one, plain SGD nothing. Those of torch that take all tensors together need a copy of the gradients meanwhile,
+on a GPU; elsewhere they take one tensor after the other, as Adafactor does everywhere."""
 
 
 def optimizer(name: str) -> Optimizer:

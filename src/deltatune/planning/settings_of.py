@@ -70,5 +70,10 @@ def _comments(option: Option, advice: Advice) -> str:
     route = route_of(str(option.method["method"]))
     lines = [f"{option.label} ({route}), because:", *(f"  {reason}" for reason in option.reasons)]
     lines += [f"{option.row.cost.trainable:,} trained parameters, {size_text(peak)} at the peak of a step"]
+    if option.label == FULL:
+        lines += [
+            "That is what full fine-tuning takes by itself. As a delta it keeps the base beside it, which takes a copy",
+            "of the weights more: deltatune train --dry-run tells how much.",
+        ]
     lines += ["The learning rate is one to begin with: deltatune compare --search finds a better one."]
     return "".join(f"# {line}\n" for line in lines)

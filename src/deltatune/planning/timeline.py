@@ -102,7 +102,7 @@ class Timeline(TorchDispatchMode):
         return max(enumerate(sizes), key=lambda size: size[1])[0]
 
 
-_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "_grouped_mm": 0}
 """Products of matrices, and which argument is the first of the two."""
 
 

@@ -109,7 +109,7 @@
     return kept;
   };
 
-  const ranked = rows.filter(quality).sort(compare(columns[1], sign < 0));
+  const ranked = rows.filter((row) => quality(row) && !row.failure).sort(compare(columns[1], sign < 0));
   const best = ranked[0];
   const findings = document.getElementById("findings");
   const finding = (what, row, detail) => {
