@@ -291,6 +291,16 @@ def test_columns_have_to_be_those_that_were_learned(learned: TabLLMClassifier) -
         learned.predict(X.rename(columns={"size": "weight"}))
 
 
+def test_rows_without_names_are_told_by_their_places(llama: str, learned: TabLLMClassifier) -> None:
+    expected = learned.predict_proba(X)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        np.testing.assert_allclose(learned.predict_proba(X.to_numpy(dtype=object)), expected)
+    nameless = unfitted(llama).fit(X.to_numpy(dtype=object), Y)
+    expected = nameless.predict_proba(X.to_numpy(dtype=object))
+    with pytest.warns(UserWarning, match="was fitted without feature names"):
+        np.testing.assert_allclose(nameless.predict_proba(X), expected)
+
+
 class OfChance(TabLLMClassifier):
     """A random model is no good classifier, and need not be one here."""
 
@@ -352,6 +362,11 @@ def test_labels_come_back_as_they_were(llama: str, tmp_path: Path, labels: Any) 
     found = TabLLMClassifier.load(tmp_path)
     assert found.classes_.dtype == written.classes_.dtype
     assert found.classes_.tolist() == written.classes_.tolist()
+
+
+def test_settings_of_a_search_are_saved(llama: str, tmp_path: Path) -> None:
+    unfitted(llama, steps=np.int64(1), learning_rate=np.float64(1e-3)).fit(X, Y).save(tmp_path)
+    assert TabLLMClassifier.load(tmp_path).steps == 1
 
 
 def test_what_was_not_fitted_is_not_saved(llama: str, tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ def test_a_frame_is_taken_as_it_is() -> None:
     assert read_table(TABLE) is TABLE
 
 
+def test_codes_keep_the_zeros_that_they_begin_with(tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("zip,share,rooms,paid\n02139,0.5,3,?\n10001,0.25,4,1\n")
+    found = read_table(file)
+    assert found["zip"].tolist() == ["02139", "10001"]
+    assert found["share"].tolist() == [0.5, 0.25]
+    assert found["rooms"].tolist() == [3, 4]
+    assert found["paid"].isna().tolist() == [True, False]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "|"])
 def test_the_delimiter_is_told_from_the_header(tmp_path: Path, delimiter: str) -> None:
     file = tmp_path / "table.csv"

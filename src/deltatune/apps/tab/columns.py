@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["FALSE", "KINDS", "MISSING", "TRUE", "ColumnInfo", "Kind", "columns_of", "present"]
+__all__ = ["CODE", "FALSE", "KINDS", "MISSING", "TRUE", "ColumnInfo", "Kind", "columns_of", "present"]
 
 Kind: TypeAlias = Literal["integer", "decimal", "flag", "category", "date", "text"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -33,7 +33,7 @@ ENOUGH = 10  # with fewer rows, a count that happens to be 0 or 1 looks like a f
 MANY = 20  # values, beyond which they are text if they differ in most rows
 LONG = 60  # letters, and the same
 DATE = re.compile(r"(\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]))(?:[T ](\d\d:\d\d)(?::\d\d(?:\.\d+)?)?\S*)?")
-_CODE = re.compile(r"[+-]?0\d+")
+CODE = re.compile(r"[+-]?0\d+")
 _UNIT = re.compile(r"(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]")
 _BREAKS = re.compile(r"[_\s]+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d])\.(?=[^\W\d])")
 
@@ -171,7 +171,7 @@ def _kind_of_words(words: pd.Series) -> tuple[Kind, str]:
     numbers = pd.to_numeric(words.where(~words.str.casefold().isin(NO_NUMBER)), errors="coerce")
     unclear = numbers.isna() & ~words.str.casefold().isin(NO_NUMBER)
     if not unclear.any() and numbers.notna().any():
-        if words.str.fullmatch(_CODE.pattern).any():
+        if words.str.fullmatch(CODE.pattern).any():
             return "category", "digits that begin with 0 are a code"
         return _kind_of_numbers(numbers.dropna())
     if words.str.fullmatch(DATE.pattern).all():

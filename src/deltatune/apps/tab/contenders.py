@@ -162,7 +162,8 @@ def fit_classifier(model: RowClassifier, lesson: Lesson) -> RowClassifier:
     """
     ask_as_told(model, lesson.data)
     known = model.get_params(deep=False)
-    model.set_params(random_state=lesson.seed, serializer=with_units(known["serializer"], lesson.data.units))
+    serializer = with_units(known["serializer"], lesson.data.units).permuting(lesson.data.frame)
+    model.set_params(random_state=lesson.seed, serializer=serializer)
     if not lesson.shots:
         # A temperature would be fitted to classes.
         model.set_params(steps=0, calibrate=known["calibrate"] and "contextual")

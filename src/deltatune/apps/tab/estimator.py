@@ -204,10 +204,16 @@ class RowClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             validate_data(self, X, reset=reset, skip_check_array=True)
             if not X.shape[0] or not X.shape[1]:
                 raise DataError(f"X: expected rows and columns, found the shape {X.shape}; give some")
-            return X
+            return X if reset or hasattr(self, "feature_names_in_") else X.set_axis(self._names(), axis=1)
         array = check_array(X, dtype=None, ensure_all_finite="allow-nan", estimator=self, input_name="X")
         validate_data(self, array, reset=reset, skip_check_array=True)
-        return pd.DataFrame(array, columns=[f"x{number}" for number in range(array.shape[1])])
+        names = [f"x{number}" for number in range(array.shape[1])]
+        # Rows without names are told by their places, as in scikit-learn, which warns of it.
+        return pd.DataFrame(array, columns=names if reset else self._names())
+
+    def _names(self) -> list[str | int]:
+        """What the columns were called that it was fitted to."""
+        return [column.name for column in self.serializer_.columns]
 
     def _texts(self, frame: pd.DataFrame) -> list[str]:
         """The text of each row, cut to what the model reads."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from deltatune.apps.tab.columns import MISSING, present
+from deltatune.apps.tab.columns import CODE, MISSING, present
 from deltatune.errors import ConfigError, DataError
 
 __all__ = ["FORMATS", "TableSource", "read_table", "split_target"]
@@ -106,12 +106,22 @@ def _read_delimited(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
     settings: dict[str, Any] = {"sep": max(DELIMITERS, key=header.count), "encoding": "utf-8-sig", **_CELLS}
-    frame = pd.read_csv(path, **settings)
+    frame = _read_csv(path, **settings)
     # With one cell more than names pandas takes the first for the row's name. It is, unless lines end in a delimiter.
     if frame.iloc[:, -1].isna().all():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # says that there are more cells than names
-            frame = pd.read_csv(path, index_col=False, **settings)
+            frame = _read_csv(path, index_col=False, **settings)
+    return frame
+
+
+def _read_csv(path: Path, **settings: Any) -> pd.DataFrame:
+    """As pandas reads it, but for columns of codes, whose zeros at the beginning it would drop."""
+    frame, written = pd.read_csv(path, **settings), pd.read_csv(path, dtype=str, **settings)
+    numeric = [place for place, kind in enumerate(frame.dtypes) if pd.api.types.is_numeric_dtype(kind)]
+    codes = [place for place in numeric if written.iloc[:, place].str.fullmatch(CODE.pattern).any()]
+    for place in codes:
+        frame.isetitem(place, written.iloc[:, place])
     return frame
 
 

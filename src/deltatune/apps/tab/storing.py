@@ -87,6 +87,7 @@ def _settings(classifier: RowClassifier) -> dict[str, Any]:
     settings = {name: value for name, value in classifier.get_params(deep=False).items() if name != "device"}
     method, serializer, answers = (settings.get(name) for name in ("method", "serializer", "answers"))
     seed = settings["random_state"]
+    settings = {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
     return settings | {
         "method": None if method is None else method.to_config(),
         "serializer": None if serializer is None else serializer.to_dict(),

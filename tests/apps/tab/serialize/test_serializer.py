@@ -241,3 +241,15 @@ def test_a_setting_for_a_column_that_is_not_there_is_said(settings: dict[str, An
 def test_labels_have_to_fit_the_rows() -> None:
     with pytest.raises(DataError, match="labels: expected one for each of 3 rows, found 2"):
         Serializer().fit(PEOPLE, [0, 1])
+
+
+def test_a_permutation_of_a_whole_table_moves_what_a_few_rows_do_not_hold() -> None:
+    table = pd.DataFrame({"age": range(100), "colour": ["red", "blue", "green", "grey"] * 25})
+    few = Serializer(permute="values").permuting(table).fit(table[:4])
+    whole = Serializer(permute="values").fit(table)
+    assert list(few.texts(table)) == list(whole.texts(table))
+    plain = list(Serializer().fit(table).texts(table))
+    for one, other in zip(few.texts(table), plain, strict=True):
+        assert all(a != b for a, b in zip(one.split(". "), other.split(". "), strict=True))
+    again = Serializer.from_dict(json.loads(json.dumps(few.serializer.to_dict())))
+    assert list(again.fit(table[:4]).texts(table)) == list(few.texts(table))

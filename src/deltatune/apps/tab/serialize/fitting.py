@@ -69,6 +69,8 @@ def _renamed(columns: Sequence[ColumnInfo], rng: np.random.Generator) -> tuple[C
 def _permuted(
     settings: Serializer, columns: Sequence[ColumnInfo], frame: pd.DataFrame, rng: np.random.Generator
 ) -> dict[str, Words | Bins]:
+    if settings.images is not None:
+        return dict(settings.images)
     found: dict[str, Words | Bins] = {}
     for column in columns:
         if column.kind in NUMERIC:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deltatune.apps.tab.columns import KINDS, MISSING, Kind
+from deltatune.apps.tab.serialize.permute import Bins, Words
 from deltatune.apps.tab.serialize.styles import STYLES, Style
 from deltatune.apps.tab.serialize.template import parse_template
 from deltatune.apps.tab.serialize.values import DIGITS
@@ -46,6 +47,8 @@ class Serializer:
         permute: the paper's ablations: let columns take each other's "names", or the "values" of each column each
             other's places. Default: neither.
         seed: of the permutation.
+        images: what values become by a permutation that was drawn, by column. Default: it is drawn from the rows that
+            the serializer is fitted to; see :meth:`permuting`.
 
     Raises:
         ConfigError: a setting has another form.
@@ -65,6 +68,7 @@ class Serializer:
     missing_spellings: tuple[str, ...] = MISSING
     permute: Permuted | None = None
     seed: int = 0
+    images: Mapping[str, Words | Bins] | None = None
 
     def __post_init__(self) -> None:
         _check("style", self.style, STYLES)
@@ -99,6 +103,24 @@ class Serializer:
         from deltatune.apps.tab.serialize.fitting import fit
 
         return fit(self, frame, labels)
+
+    def permuting(self, frame: pd.DataFrame) -> Serializer:
+        """The serializer with the permutation of values drawn from a whole table.
+
+        Drawn from a few rows it would leave out what these do not hold. No class is looked at.
+
+        Args:
+            frame: the table, of which rows to be told are a part.
+
+        Raises:
+            ConfigError: as for :meth:`fit`.
+            DataError: as there.
+        """
+        if self.permute != "values" or self.images is not None:
+            return self
+        fitted = self.fit(frame)
+        kinds = {str(column.name): column.kind for column in fitted.columns}
+        return replace(self, images=fitted.permuted, kinds=kinds)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON has them."""
