@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlglot import Dialect
 
+from deltatune.apps.sql.about import About, read_abouts
 from deltatune.apps.sql.augment import paraphrase
 from deltatune.apps.sql.config import DatasetSpec, QuestionsSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
@@ -23,7 +24,7 @@ from deltatune.apps.sql.urls import DIALECTS
 from deltatune.errors import ConfigError, DataError
 from deltatune.train.readers import open_source as open_records
 
-__all__ = ["addresses", "dataset_examples", "gather", "read_questions", "training_templates"]
+__all__ = ["addresses", "dataset_abouts", "dataset_examples", "gather", "read_questions", "training_templates"]
 
 FIELDS = ("question", "sql", "database")
 
@@ -96,6 +97,11 @@ def dataset_examples(spec: DatasetSpec, seed: int) -> list[Example]:
     if spec.limit is not None and spec.limit < len(examples):
         return random.Random(seed).sample(examples, spec.limit)
     return examples
+
+
+def dataset_abouts(spec: DatasetSpec | None) -> dict[str, About]:
+    """What a public data set says of its databases, by name."""
+    return {} if spec is None else read_abouts(spec.folder, spec.layout, spec.split)
 
 
 def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Example]:

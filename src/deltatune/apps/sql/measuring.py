@@ -21,7 +21,7 @@ from deltatune.apps.sql.split import split_templates
 from deltatune.apps.sql.urls import dialect_of, parse_url
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["few_shot_questions", "graded", "question_groups", "spelled", "that_run"]
+__all__ = ["few_shot_questions", "graded", "question_groups", "read_spec", "spelled", "that_run"]
 
 Groups = dict[str, list[Example]]
 MEASURED = ("dev", "test")
@@ -66,7 +66,7 @@ def question_groups(
             raise ConfigError(f"--file {file}: expected names that tell the files apart, found another {file.stem}")
         groups[file.stem] = list(read_questions(file, dialects))
     if dataset is not None:
-        found = dataset_examples(_dataset(dataset), seed)
+        found = dataset_examples(read_spec(dataset), seed)
         groups[dataset] = found
         known |= {each.database: str(each.path) for each in found if each.path is not None}
     if not groups:
@@ -174,6 +174,21 @@ def that_run(groups: Groups, sources: Mapping[str, Source]) -> tuple[Groups, lis
     return {group: examples for group, examples in kept.items() if examples}, wrong
 
 
+def read_spec(text: str) -> DatasetSpec:
+    """A public data set from text such as ``spider:data/spider:dev``.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    layout, _, rest = text.partition(":")
+    folder, _, split = rest.rpartition(":")
+    if layout not in LAYOUTS or not folder or not split:
+        raise ConfigError(
+            f"--dataset {text}: expected LAYOUT:FOLDER:SPLIT with a layout among {', '.join(LAYOUTS)}; write it so"
+        )
+    return DatasetSpec(layout=layout, folder=folder, split=split)  # type: ignore[arg-type]  # it was looked up
+
+
 def _dialects(addresses: Mapping[str, str]) -> dict[str, str]:
     return {name: dialect_of(parse_url(address)) for name, address in addresses.items()}
 
@@ -221,13 +236,3 @@ def _of_learned_templates(config: SqlConfig, known: Mapping[str, str], per_templ
 
 def _named(groups: Groups) -> list[str]:
     return list(dict.fromkeys(example.database for examples in groups.values() for example in examples))
-
-
-def _dataset(text: str) -> DatasetSpec:
-    layout, _, rest = text.partition(":")
-    folder, _, split = rest.rpartition(":")
-    if layout not in LAYOUTS or not folder or not split:
-        raise ConfigError(
-            f"--dataset {text}: expected LAYOUT:FOLDER:SPLIT with a layout among {', '.join(LAYOUTS)}; write it so"
-        )
-    return DatasetSpec(layout=layout, folder=folder, split=split)  # type: ignore[arg-type]  # it was looked up

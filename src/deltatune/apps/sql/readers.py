@@ -5,6 +5,9 @@
     WikiSQL  {train,dev,test}.jsonl, .tables.jsonl and .db
     BULL     {train,dev}.json, here or in BULL-en or BULL-cn, and database_{en,cn}/<id>/<id>.sqlite
 
+What they say of their databases (Spider's tables.json, BIRD's database_description, WikiSQL's headers) is read by
+:mod:`deltatune.apps.sql.about`.
+
 A bad record does not stop the reading: all are counted and reported together, by file and record.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ _TYPES = (
 )
 
 
-def read_database(source: str | Path, *, samples: int = 3) -> Database:
+def read_database(source: str | Path, *, samples: int = 3, only: Collection[str] | None = None) -> Database:
     """Read the schema of a SQLite, DuckDB or PostgreSQL database, opened for reading only.
 
     SQLite keeps no comments, but it keeps the statement that made a table: a comment at the end of a column's line is
@@ -43,6 +44,7 @@ def read_database(source: str | Path, *, samples: int = 3) -> Database:
     Args:
         source: a path to a .sqlite, .db or .duckdb file, or an address of SQLAlchemy's.
         samples: how many different values of each column to keep.
+        only: the tables to read. Default: all.
 
     Raises:
         ConfigError: there is no such database.
@@ -50,27 +52,28 @@ def read_database(source: str | Path, *, samples: int = 3) -> Database:
     url = parse_url(source)
     match dialect_of(url):
         case "duckdb":
-            return _read_duckdb(file_of(url), samples)
+            return _read_duckdb(file_of(url), samples, only)
         case "sqlite":
             path = file_of(url)
             opened = sa.create_engine("sqlite://", creator=lambda: open_sqlite(path), poolclass=sa.NullPool)
-            return read_engine(opened, path.stem, samples=samples)
+            return read_engine(opened, path.stem, samples=samples, only=only)
         case _:
             opened = sa.create_engine(
                 url.set(drivername="postgresql+psycopg"),
                 connect_args={"options": "-c default_transaction_read_only=on"},
                 poolclass=sa.NullPool,
             )
-            return read_engine(opened, url.database or "postgres", samples=samples)
+            return read_engine(opened, url.database or "postgres", samples=samples, only=only)
 
 
-def read_engine(engine: Engine, name: str, *, samples: int = 3) -> Database:
+def read_engine(engine: Engine, name: str, *, samples: int = 3, only: Collection[str] | None = None) -> Database:
     """Read the schema of any database that SQLAlchemy can inspect.
 
     Args:
         engine: how to reach it.
         name: what to call it.
         samples: how many different values of each column to keep.
+        only: the tables to read. Default: all.
 
     Raises:
         ConfigError: it can not be reached.
@@ -79,7 +82,8 @@ def read_engine(engine: Engine, name: str, *, samples: int = 3) -> Database:
         warnings.simplefilter("ignore", sa.exc.SAWarning)  # types that SQLAlchemy has no class for
         inspector = sa.inspect(connection)
         names = [*inspector.get_table_names(), *inspector.get_view_names()]
-        read = [_read_if_allowed(connection, inspector, table, samples) for table in names if is_askable(table)]
+        wanted = [table for table in names if is_askable(table) and (only is None or table in only)]
+        read = [_read_if_allowed(connection, inspector, table, samples) for table in wanted]
     return Database(name, tuple(table for table in read if table is not None))
 
 
@@ -165,7 +169,7 @@ def _type(kind: object) -> str:
     return next((name for name, pattern in _TYPES if pattern.search(text)), text.lower())
 
 
-def _read_duckdb(path: Path, samples: int) -> Database:
+def _read_duckdb(path: Path, samples: int, only: Collection[str] | None) -> Database:
     with closing(open_duckdb(path)) as connection:
         import duckdb  # the line above tells if it is missing
 
@@ -217,5 +221,5 @@ def _read_duckdb(path: Path, samples: int) -> Database:
                 return None
             return Table(table, tuple(columns), comments.get(table) or "")
 
-        tables = [read(table) for table in found if is_askable(table)]
+        tables = [read(table) for table in found if is_askable(table) and (only is None or table in only)]
     return Database(path.stem, tuple(table for table in tables if table is not None))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deltatune.apps.sql.about import NOTHING_SAID, About, described
 from deltatune.apps.sql.linking.match import ValueMatch
 from deltatune.apps.sql.linking.values import ValueIndex
 from deltatune.apps.sql.reflect import read_database
@@ -58,6 +59,7 @@ def open_source(
     values: bool = True,
     reindex: bool = False,
     limits: Limits | None = None,
+    about: About = NOTHING_SAID,
 ) -> Source:
     """Open a database for questions.
 
@@ -68,11 +70,12 @@ def open_source(
             as the file does not change; of a server nobody tells whether something changed. Default: true.
         reindex: make the index anew. Default: false.
         limits: of each query.
+        about: what is said of it elsewhere. Default: nothing.
 
     Raises:
         ConfigError: there is no such database, or of a kind on which queries can not be run safely.
     """
-    schema = read_database(address)
+    schema = described(read_database(address, only=about.tables), about)
     if name is not None:
         schema = replace(schema, name=name)
     reader = open_reader(address, schema=schema, limits=limits)

@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import yaml
 
 import deltatune
+from deltatune.apps.sql.about import NOTHING_SAID, About
 from deltatune.apps.sql.config import LinkerSpec, SqlConfig
 from deltatune.apps.sql.examples import Example
 from deltatune.apps.sql.folder import SystemFolder
-from deltatune.apps.sql.gather import addresses, gather
+from deltatune.apps.sql.gather import addresses, dataset_abouts, gather
 from deltatune.apps.sql.linking import CrossEncoder, Settings, Training
 from deltatune.apps.sql.linking.training import train as train_linker
 from deltatune.apps.sql.source import Source, open_source
@@ -38,16 +40,22 @@ TAUGHT = {"base", "delta", "databases", "questions", "prompt", "linker"}
 
 
 @contextmanager
-def open_sources(found: Mapping[str, str], *, values: bool = True) -> Iterator[dict[str, Source]]:
+def open_sources(
+    found: Mapping[str, str], *, values: bool = True, abouts: Mapping[str, About] = MappingProxyType({})
+) -> Iterator[dict[str, Source]]:
     """Databases by name, open while the block lasts.
 
     Args:
         found: name and address of each.
         values: index their values. Default: true.
+        abouts: what is said of them elsewhere, by name.
     """
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(open_source(address, name=name, values=values)) for name, address in found.items()
+            name: stack.enter_context(
+                open_source(address, name=name, values=values, about=abouts.get(name, NOTHING_SAID))
+            )
+            for name, address in found.items()
         }
 
 
@@ -74,7 +82,8 @@ def train_system(
     if resume and folder.data.is_file():
         _write_config(folder, config)
     else:
-        with open_sources(addresses(config), values=config.prompt.values) as sources:
+        abouts = dataset_abouts(config.questions.dataset)
+        with open_sources(addresses(config), values=config.prompt.values, abouts=abouts) as sources:
             examples = gather(config.questions, sources)
             _begin(folder, config)
             if config.linker is not None:

@@ -67,7 +67,8 @@ def eval(
     + calibration and + self-consistency. With --out the same command goes on after the last stage that it finished.
     """
     from deltatune.apps.sql.folder import SystemFolder
-    from deltatune.apps.sql.measuring import graded, question_groups, spelled, that_run
+    from deltatune.apps.sql.gather import dataset_abouts
+    from deltatune.apps.sql.measuring import graded, question_groups, read_spec, spelled, that_run
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.scoring.table import remarks, rich_by_difficulty, rich_table
     from deltatune.apps.sql.scoring.writing import write_report
@@ -89,7 +90,8 @@ def eval(
         seed=seed,
     )
     chosen = [each.strip() for each in stages.split(",")] if stages else list(STAGES)
-    with open_sources(found, values=config.prompt.values) as sources:
+    abouts = dataset_abouts(None if dataset is None else read_spec(dataset))
+    with open_sources(found, values=config.prompt.values, abouts=abouts) as sources:
         groups = spelled(groups, sources)
         if dataset is not None:  # some of many thousand queries take minutes, or are wrong
             groups, wrong = that_run(groups, sources)

@@ -37,9 +37,10 @@ def link(
     from rich.text import Text
 
     from deltatune.apps.sql.folder import SystemFolder
+    from deltatune.apps.sql.gather import dataset_abouts
     from deltatune.apps.sql.linking import LexicalLinker, ValueLinker
     from deltatune.apps.sql.linking.recall import recall
-    from deltatune.apps.sql.measuring import question_groups, spelled
+    from deltatune.apps.sql.measuring import question_groups, read_spec, spelled
     from deltatune.apps.sql.system import open_sources
 
     folder = SystemFolder(system)
@@ -55,7 +56,8 @@ def link(
         limit=limit,
         seed=seed,
     )
-    with open_sources(found) as sources:
+    abouts = dataset_abouts(None if dataset is None else read_spec(dataset))
+    with open_sources(found, abouts=abouts) as sources:
         groups = spelled(groups, sources)
         schemas = {name: source.schema for name, source in sources.items()}
         indexes = {source.schema.name: source.values for source in sources.values() if source.values is not None}
