@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deltatune.packing.block_mask import block_mask
 from deltatune.packing.trie import Node
 
 __all__ = ["Block", "Layout", "Span"]
@@ -164,24 +165,8 @@ class Layout:
         """Who sees whom as flex attention takes it: a ``BlockMask`` over all rows. The arguments are a mask's."""
         wanted = ("rule", front, window)
         if wanted not in self._masks:
-            self._masks[wanted] = self._rule(front, window)
+            self._masks[wanted] = block_mask(self.reach, self.depth, front, window)
         return self._masks[wanted]
-
-    def _rule(self, front: int, window: int | None) -> Any:
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        reach, depth = (F.pad(each, (front, 0), value=0) for each in (self.reach, self.depth))
-        row = torch.arange(len(reach), device=reach.device) - front  # learned keys have a number below 0
-
-        def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            own = query + front
-            seen = (row[key] <= query) & (query < reach[key])
-            if window is not None:
-                seen = seen & (depth[own] - depth[key] < window)
-            return seen | (key < front)
-
-        rows = len(self.reach)
-        return create_block_mask(sees, None, None, rows, rows + front, device=str(reach.device))
 
     def _seen(self, block: Block, window: int | None) -> Tensor:
         device = self.reach.device
