@@ -166,6 +166,9 @@ class Part(nn.Module):
             with torch.no_grad():
                 getattr(self, attribute).copy_(tensors[name])
 
+    def release(self) -> None:
+        """Let go of tensors of the base, which are about to be spread over processes; from then on the site has them."""
+
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
         """The site's parameters with ``weight`` times this part in them.
 

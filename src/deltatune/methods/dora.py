@@ -72,14 +72,24 @@ class DoRAPart(LoRAPart):
 
     def __init__(self, module: nn.Module, r: int, scale: float, **settings: Any) -> None:
         super().__init__(module, r, scale, **settings)
-        # In a tuple they are no parameters of the part. The module gets others while other deltas are merged into it.
-        self.base = (module, module.get_parameter("weight"), getattr(module, "bias", None))
+        # In tuples they are no parameters of the part. The module gets others while other deltas are merged into it.
+        self.site = (module,)
+        self.kept: tuple[Tensor, Tensor | None] | None = (module.get_parameter("weight"), getattr(module, "bias", None))
         self.squares: tuple[Hashable, Tensor] | None = None
         self.norms: tuple[Hashable, Tensor] | None = None
         self.m = nn.Parameter(torch.empty_like(self.lora_B[:, 0]))
         if not self.m.is_meta:
             with torch.no_grad():
                 self.m.copy_(self.norm())
+
+    @property
+    def base(self) -> tuple[nn.Module, Tensor, Tensor | None]:
+        """The site, its weight and its bias, as they are without any delta."""
+        (module,) = self.site
+        return module, *(self.kept or (module.get_parameter("weight"), getattr(module, "bias", None)))
+
+    def release(self) -> None:
+        self.kept = None
 
     def update(self, x: Tensor, out: Tensor) -> Tensor:
         norm, bias = self.norm(), self.base[2]

@@ -56,6 +56,8 @@ def keep_whole(model: nn.Module, plugin: Any) -> None:
                 f"delta {delta.name!r}: expected a method beside the base's parameters, found {delta.method.key}, "
                 "which works in them while FSDP spreads them; train it without FSDP"
             )
+        for _, part in delta.items():
+            part.release()
     ignored = plugin.ignored_modules
     plugin.ignored_modules = f"{ignored}|{BANK}" if isinstance(ignored, str) else [*(ignored or ()), bank]
 
