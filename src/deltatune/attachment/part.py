@@ -167,7 +167,7 @@ class Part(nn.Module):
                 getattr(self, attribute).copy_(tensors[name])
 
     def release(self) -> None:
-        """Let go of tensors of the base, which are about to be spread over processes; from then on the site has them."""
+        """Let go of tensors of the base, which are about to be spread over processes; from then on ask the site."""
 
     def fold(self, module: nn.Module, params: Params, weight: float) -> Params:
         """The site's parameters with ``weight`` times this part in them.
