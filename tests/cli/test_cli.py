@@ -168,7 +168,8 @@ def test_killed_and_resumed_is_the_uninterrupted_run(folder: Path, llama: Path) 
 
 def test_ctrl_c_says_where_to_go_on(folder: Path, llama: Path) -> None:
     config = tiny.write_config(folder, llama, train={"epochs": 500, "save_steps": 10})
-    running = process("train", config)
+    # What a shell starts in the background ignores the signal, and so do the processes that it starts.
+    running = process("train", config, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_for(lambda: (folder / "out" / "checkpoint-10" / "trainer_state.json").exists(), running)
     running.send_signal(signal.SIGINT)
     _, shown = running.communicate()

@@ -17,7 +17,7 @@ from deltatune.attachment.part import Replacement
 from deltatune.errors import ConfigError
 from deltatune.io.quantised import quantise
 from deltatune.methods.lora import LoRA, LoRAPart
-from tests.models.families import FAMILIES, bert_config
+from tests.models.families import FAMILIES, SIZES, bert_config
 from tests.models.tools import stir
 
 IN, OUT, VOCABULARY = 12, 10, 15
@@ -272,6 +272,12 @@ def test_smollm2_and_llama_7b_have_as_many_numbers_as_are_known() -> None:
 def test_a_head_that_is_trained_whole_is_so_beside_all_biases() -> None:
     delta = dt.attach(FAMILIES["bert"].model(), LoRA(targets=("query",), bias="all"))
     assert isinstance(dict(delta.items())["classifier"], Replacement)
+
+
+def test_a_head_with_factors_of_its_own_has_all_its_biases_trained() -> None:
+    model = transformers.RobertaForSequenceClassification(transformers.RobertaConfig(**SIZES))
+    delta = dt.attach(model, LoRA(targets=("query", "dense"), bias="all"))
+    assert {"classifier.dense", "classifier.out_proj"} <= dict(delta.items()).keys()
 
 
 def test_a_packed_head_is_refused() -> None:

@@ -51,6 +51,13 @@ def test_nothing_is_said_where_every_site_learns_or_was_frozen(targets: list[str
     assert two_steps(model) == []
 
 
+def test_nothing_is_said_of_a_delta_that_is_off() -> None:
+    model = ReadsAWeight()
+    dt.attach(model, dt.LoRA(r=2, targets=["called"]), name="on")
+    dt.attach(model, dt.LoRA(r=2, targets=["called", "read"]), name="off").disable()
+    assert two_steps(model) == []
+
+
 def test_a_step_that_the_scaler_skips_is_none_of_the_methods() -> None:
     model = ReadsAWeight()
     delta = dt.attach(model, dt.AdaLoRA(targets=["called"]))

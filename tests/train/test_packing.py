@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 import deltatune as dt
 from deltatune.errors import ConfigError, DataError
+from deltatune.train.collate import Collator
 from tests.models.families import FAMILIES, VOCABULARY
 from tests.models.tools import stir
 from tests.packing.texts import examples
@@ -112,6 +113,10 @@ def test_settings_out_of_range(settings: dict[str, Any]) -> None:
 def test_weights_are_refused_where_batches_are_padded(tmp_path: Path) -> None:
     model = FAMILIES["bert-mlm"].model()
     dt.attach(model, dt.LoRA(r=2))
-    rows = [{"input_ids": [5, 6], "labels": [5, 6], "weights": [1.0, 0.5]}]
+    rows: list[dict[str, Any]] = [
+        {"input_ids": [5, 6], "token_type_ids": [0, 0], "labels": [5, 6], "weights": [1.0, 0.5]}
+    ]
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
     with pytest.raises(ConfigError, match="weights: expected packed batches for a weight a token, but"):
-        dt.Trainer(model, TrainingArguments(str(tmp_path), use_cpu=True), train_dataset=rows)
+        dt.Trainer(model, args, train_dataset=rows, data_collator=Collator(0))
+    dt.Trainer(model, args, train_dataset=rows, data_collator=lambda rows: rows)  # which may know what to do with them

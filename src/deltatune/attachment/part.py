@@ -166,6 +166,11 @@ class Part(nn.Module):
             with torch.no_grad():
                 getattr(self, attribute).copy_(tensors[name])
 
+    @property
+    def positions(self) -> int:
+        """How many positions this part takes before the text. Default: none."""
+        return 0
+
     def release(self) -> None:
         """Let go of tensors of the base, which are about to be spread over processes; from then on ask the site."""
 

@@ -288,10 +288,12 @@ def _quantization(
 
     from deltatune.attachment.sites import fresh_heads
 
-    with torch.device("meta"):
-        outline = getattr(transformers, TASKS[task].loader).from_config(config, trust_remote_code=trust_remote_code)
-    # Transformers leaves the last parameter as it is, which of a head with a bias is the bias alone.
-    heads = [head.name for head in fresh_heads(outline)] or None
+    heads: list[str] | None = None
+    if task not in _NEEDS_ALL_WEIGHTS:
+        # Transformers leaves the last parameter as it is, which of a head with a bias is the bias alone.
+        with torch.device("meta"):
+            outline = getattr(transformers, TASKS[task].loader).from_config(config, trust_remote_code=trust_remote_code)
+        heads = [head.name for head in fresh_heads(outline)] or None
     if quant == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     return BitsAndBytesConfig(

@@ -22,7 +22,7 @@ from deltatune.io.peft_layout import from_keys, to_keys
 if TYPE_CHECKING:
     from deltatune.train.hooks import Step
 
-__all__ = ["Method", "check", "is_int", "is_number"]
+__all__ = ["Method", "check", "inside", "is_int", "is_number"]
 
 M = TypeVar("M", bound="Method")
 
@@ -83,15 +83,15 @@ class Method(ABC):
         """All the parts of a delta on ``model``: the method's own and the modules trained whole."""
         parts = self.parts(model, device)
         whole = self._trained_whole(model, parts)
-        parts = {name: part for name, part in parts.items() if not any(_inside(name, site.name) for site in whole)}
+        parts = {name: part for name, part in parts.items() if not any(inside(name, site.name) for site in whole)}
         return parts | {site.name: Replacement(_answering(model, site), device) for site in whole}
 
     def _trained_whole(self, model: nn.Module, parts: Mapping[str, Part]) -> list[Site]:
         if self.train_also is not None:
             found = find_modules(model, self.train_also)
-            inner = {each.name for each in found for other in found if _inside(each.name, other.name) and each != other}
+            inner = {each.name for each in found for other in found if inside(each.name, other.name) and each != other}
             return [each for each in found if each.name not in inner]
-        heads = [head for head in fresh_heads(model) if not any(_inside(name, head.name) for name in parts)]
+        heads = [head for head in fresh_heads(model) if not any(inside(name, head.name) for name in parts)]
         refuse_packed(heads)
         return heads
 
@@ -193,5 +193,6 @@ def _near(name: str, known: list[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else "remove it"
 
 
-def _inside(name: str, module: str) -> bool:
+def inside(name: str, module: str) -> bool:
+    """Whether the module of that name is another one, or a part of it."""
     return name == module or name.startswith(module + ".")

@@ -34,10 +34,10 @@ from torch import Tensor, nn
 from deltatune.attachment.delta import Delta
 from deltatune.attachment.layers import dense, features, is_linear, lookup_scale, stored
 from deltatune.attachment.part import Params, Part, master_dtype
-from deltatune.attachment.sites import Site, base_modules, by_name, find_sites, fresh_heads, is_pattern
+from deltatune.attachment.sites import Site, base_modules, by_name, find_sites, is_pattern
 from deltatune.errors import ConfigError
 from deltatune.io.peft_layout import as_modules, as_patterns, as_targets, in_layers
-from deltatune.methods.base import Method, check, is_int, is_number
+from deltatune.methods.base import Method, check, inside, is_int, is_number
 from deltatune.methods.lowrank import low_rank_update
 from deltatune.methods.shift import Shift
 
@@ -109,10 +109,9 @@ class LoRA(Method):
             for site in sites
         }
         if self.bias == "all":
-            # Heads are trained whole, not their biases alone.
-            heads = fresh_heads(model) if self.train_also is None else []
-            within = {id(module) for head in heads for module in head.module.modules()}
-            rest = {n: m for n, m in base_modules(model) if n not in made and id(m) not in within and Shift.fits(m)}
+            whole = [site.name for site in self._trained_whole(model, made)]
+            others = [(n, m) for n, m in base_modules(model) if not any(inside(n, each) for each in (*made, *whole))]
+            rest = {name: module for name, module in others if Shift.fits(module)}
             made |= {name: Shift(module, device) for name, module in rest.items()}
         return made
 

@@ -34,7 +34,7 @@ from deltatune.attachment.part import Params, Part, bare_copy
 from deltatune.attachment.sites import BANK, find_modules, find_sites
 from deltatune.errors import AttachError, ConfigError, FileFormatError, MergeError
 from deltatune.io.peft_layout import PREFIX, from_keys, to_keys
-from deltatune.methods.base import Method, check
+from deltatune.methods.base import Method, check, inside
 from deltatune.methods.lora import lies_transposed
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _parts(
         for name, module in shell.named_modules()
         if isinstance(module, BaseTunerLayer) and not _is_under(name.rpartition(".")[0], shell, BaseTunerLayer)
     }
-    layers = {name: layer for name, layer in layers.items() if not any(_inside(name, site) for site in whole)}
+    layers = {name: layer for name, layer in layers.items() if not any(inside(name, site) for site in whole)}
 
     def refuse(what: str) -> None:
         raise AttachError(f"{kind}: expected layers in place of modules alone, found {what}; use PEFT itself for it")
@@ -238,7 +238,7 @@ def _parts(
     if type(tuner).forward is not BaseTuner.forward:
         refuse("a forward pass of its own")
     for name, module in before.items():
-        if not any(_inside(name, site) for site in (*layers, *whole)) and not _holds(shell, name, module):
+        if not any(inside(name, site) for site in (*layers, *whole)) and not _holds(shell, name, module):
             refuse(f"{name} exchanged for another module")
         if module._forward_hooks or module._forward_pre_hooks:
             refuse(f"a hook on {name}")
@@ -298,10 +298,6 @@ def _holds(model: nn.Module, name: str, module: nn.Module) -> bool:
         return model.get_submodule(name) is module
     except AttributeError:
         return False
-
-
-def _inside(name: str, site: str) -> bool:
-    return name == site or name.startswith(site + ".")
 
 
 def _set_on(layer: nn.Module, module: nn.Module) -> Answer:

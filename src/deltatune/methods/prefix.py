@@ -271,6 +271,10 @@ class PositionShift(Part):
         super().__init__()
         self.by = by
 
+    @property
+    def positions(self) -> int:
+        return self.by
+
     def call(self, call: Call) -> None:
         shift_positions(call, self.by)
 

@@ -36,6 +36,10 @@ class PromptPart(Part):
         super().__init__()
         self.prompt = prompt
 
+    @property
+    def positions(self) -> int:
+        return self.prompt.tokens
+
     def shapes(self) -> dict[str, torch.Size]:
         return {"prompt": self.prompt.vectors.shape}
 

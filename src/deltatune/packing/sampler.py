@@ -39,6 +39,7 @@ class Batches(Sampler[list[int]]):
             are any. What begins alike is run once, but what is learned at a step then is less of a mixture, as with
             any order that is not random. Default: 0.
         least: how many tokens examples must share to count as alike.
+        share: whether what they share runs once, and counts once for ``max_tokens``. Default: true.
         processes: how many processes share the batches; an epoch has a multiple of so many. Default: 1.
         seed: of the order. Default: 0.
         epoch: answers the epoch's number whenever one begins. Default: counts by itself.

@@ -119,7 +119,7 @@ def cost_of_model(
     device: str = "cuda",
     accumulation: int = 1,
     savings: bool = True,
-    checkpoints: int = 0,
+    checkpoints: int | None = 0,
 ) -> Cost:
     """What it takes to train what requires gradients in a model on the meta device.
 

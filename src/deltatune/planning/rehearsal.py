@@ -6,7 +6,6 @@ shows here, and a new method needs no formula of its own.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,11 +27,9 @@ from deltatune.train.kept import layers_of
 from deltatune.train.memory_budget import checkpointing
 from deltatune.train.savings import Savings
 
-__all__ = ["EVERY_LAYER", "Batch", "Rehearsal", "rehearse"]
+__all__ = ["Batch", "Rehearsal", "rehearse"]
 
 META = torch.device("meta")
-EVERY_LAYER = sys.maxsize
-"""More layers than a model has."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def rehearse(
     *,
     device: str = "cuda",
     savings: bool = True,
-    checkpoints: int = 0,
+    checkpoints: int | None = 0,
     accumulates: bool = False,
 ) -> Rehearsal:
     """Rehearse the forward and the backward pass of a model on the meta device.
@@ -94,7 +91,8 @@ def rehearse(
         device: the kind that is to run it, whose kernels differ. Default: a GPU.
         savings: as ``dt.Trainer`` trains: no padding, logits of learned tokens alone, less kept. Else the model's own
             loss over padded rows. Default: true.
-        checkpoints: how many layers, from the lowest on, run again in backward and keep their input alone. Default: 0.
+        checkpoints: how many layers, from the lowest on, run again in backward and keep their input alone;
+            ``None``: all. Default: 0.
         accumulates: add to the gradients of an earlier batch. Default: false.
 
     Raises:
@@ -112,7 +110,7 @@ def rehearse(
 
 
 def _rehearsed(
-    model: nn.Module, batch: Batch, device: str, *, savings: bool, checkpoints: int, accumulates: bool
+    model: nn.Module, batch: Batch, device: str, *, savings: bool, checkpoints: int | None, accumulates: bool
 ) -> Rehearsal:
     chosen = _savings(model) if savings else Savings(lean=False)
     inputs = _inputs(model, batch, is_packed=chosen.packing is not None)

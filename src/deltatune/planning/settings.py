@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from deltatune.errors import ConfigError
 from deltatune.io.bases import Dtype, Quant
-from deltatune.planning.rehearsal import EVERY_LAYER, Batch
+from deltatune.planning.rehearsal import Batch
 
 __all__ = ["Device", "Settings"]
 
@@ -56,7 +56,7 @@ class Settings:
             "device": self.device,
             "accumulation": self.accumulation,
             "savings": self.savings,
-            "checkpoints": EVERY_LAYER if self.checkpointing else 0,
+            "checkpoints": None if self.checkpointing else 0,
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers
 from torch import nn
 
@@ -80,8 +81,8 @@ class Choice:
             return asked if isinstance(asked, Packing) else Packing()
         if asked:
             raise ConfigError(f"packing: {reason}; leave packing out to train with padding")
-        dataset: Any = self.trainer.train_dataset
-        if is_text(dataset) and "weights" in dataset[0]:
+        example: Any = next(iter(self.trainer.train_dataset), {})  # type: ignore[arg-type]
+        if isinstance(self.trainer.data_collator, Collator) and "weights" in example:
             raise ConfigError(f"weights: expected packed batches for a weight a token, but {reason}; leave them out")
         return None
 
@@ -123,5 +124,4 @@ class Choice:
 
 def _longest(example: Any) -> int:
     """How many tokens an example has, or of an encoder-decoder the longer one of its two texts."""
-    labels = example.get("labels")
-    return max(len(example["input_ids"]), len(labels) if hasattr(labels, "__len__") else 0)
+    return max(map(int, (len(example["input_ids"]), *np.shape(example.get("labels"))[:1])))

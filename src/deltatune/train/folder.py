@@ -60,6 +60,11 @@ class RunFolder:
         """Whether a run came to its end here."""
         return self.metrics.is_file() and self.final.is_dir()
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the result that is here is that of the run; one that goes on has that of a shorter one."""
+        return self.final.is_dir() and (self.is_finished or not self.log.is_file())
+
     def checkpoints(self) -> list[Path]:
         """The folders of checkpoints, whole or not, in the order of their steps."""
         found = [path for path in self.path.glob("checkpoint-*") if _OURS.fullmatch(path.name)]

@@ -100,10 +100,11 @@ def _device(optimizer: torch.optim.Optimizer) -> torch.device:
 def _warn_of_idle_sites(delta: Delta) -> None:
     """A module whose weight is read by another one's function is never called, and what acts there never trains."""
     trained = {site: [p for p in part.parameters() if p.requires_grad and p.numel()] for site, part in delta.items()}
-    idle = [site for site, own in trained.items() if own and all(parameter.grad is None for parameter in own)]
-    if idle:
+    trained = {site: own for site, own in trained.items() if own}
+    idle = [site for site, own in trained.items() if all(parameter.grad is None for parameter in own)]
+    if delta.enabled and 0 < len(idle) < len(trained):  # of one that was not met at all there is nothing to say
         warnings.warn(
-            f"delta {delta.name!r}: expected gradients at {sum(map(bool, trained.values()))} sites, found none at "
+            f"delta {delta.name!r}: expected gradients at {len(trained)} sites, found none at "
             f"{len(idle)} in the first step, such as {idle[0]}; if the model reads their weights without calling them, "
             "exclude them",
             stacklevel=3,

@@ -123,7 +123,7 @@ def delta_folders(path: Path) -> list[Path]:
     if (path / TENSORS).is_file():
         return [path]
     run = RunFolder(path)
-    if run.final.is_dir() and (run.is_finished or not run.log.is_file()):
+    if run.has_result:
         return delta_folders(run.final)
     if run.is_run:
         found = ", ".join(checkpoint.name for checkpoint in run.checkpoints()) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -187,7 +188,8 @@ def _max_length(base: Base, data: DataSpec) -> int | None:
 
 
 def _rows_in_front(model: nn.Module) -> int:
-    """How many positions the deltas of a model take before the text."""
-    bank = find_bank(model)
-    counted = [delta.method for delta in bank or () if getattr(delta.method, "shift_positions", True)]
-    return sum(getattr(method, "tokens", 0) for method in counted)
+    """How many positions the deltas of a model take before the text, in the stack where they take most."""
+    taken = Counter[str]()
+    for delta in find_bank(model) or ():
+        taken.update({site: part.positions for site, part in delta.items()})
+    return max(taken.values(), default=0)

@@ -38,7 +38,10 @@ EVERYWHERE = (
     "MERGE INTO mf_info USING mf_nav ON 1 = 1 WHEN MATCHED THEN DELETE",
     "REPLACE INTO mf_company (co_code) VALUES ('X')",
     # much out of little
-    "SELECT REPLACE(fnd_abbr, 'a', 'aaaaaaaa') FROM mf_info",
+    "SELECT REPLACE(fnd_abbr, 'a', 'aaaaaaaaaaa') FROM mf_info",
+    "SELECT REPLACE(fnd_abbr, ('a'), ('aaaaaaaaaaa')) FROM mf_info",
+    "SELECT REPLACE(fnd_abbr, LOWER('A'), 'aaaaaaaaaaa') FROM mf_info",
+    "SELECT REPLACE(REPLACE(fnd_abbr, 'a', 'bbbb'), 'b', 'aaaa') FROM mf_info",
     "SELECT REPLACE(fnd_abbr, 'a', fnd_abbr) FROM mf_info",
     # writing inside of a query
     "WITH x AS (DELETE FROM mf_nav RETURNING *) SELECT * FROM x",
@@ -303,6 +306,7 @@ LEGITIMATE_BY_DIALECT = {
     "postgres": (
         "WITH mf_info AS (SELECT * FROM mf_info) SELECT fnd_code FROM mf_info",
         "SELECT REPLACE(fnd_abbr, 'Fund', ''), CAST(fnd_abbr AS VARCHAR(9)) FROM mf_info",
+        "SELECT REPLACE(REPLACE(fnd_abbr, '&', 'and'), ',', ', '), CAST(fnd_abbr AS VARCHAR(4000)) FROM mf_info",
         "SELECT EXTRACT(YEAR FROM est_dt), DATE_TRUNC('month', est_dt), TO_CHAR(est_dt, 'YYYY') FROM mf_info",
         "SELECT est_dt + INTERVAL '1 month', DATE '2024-01-01', mgt_fee::numeric(10, 2) FROM public.mf_info",
         "SELECT PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY mgt_fee), STRING_AGG(fnd_code, ',') FROM mf_info",

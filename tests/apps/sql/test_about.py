@@ -36,14 +36,16 @@ def test_spiders_natural_names(tmp_path: Path) -> None:
         "db_id": "shop",
         "table_names_original": ["Itm"],
         "table_names": ["item"],
-        "column_names_original": [[-1, "*"], [0, "Prc"], [0, "nm"]],
-        "column_names": [[-1, "*"], [0, "price"], [0, "name"]],
+        "column_names_original": [[-1, "*"], [0, "Prc"], [0, "nm"], [0, "Sold_On"]],
+        "column_names": [[-1, "*"], [0, "price"], [0, "name"], [0, "sold on"]],
     }
     (tmp_path / "tables.json").write_text(json.dumps([entry]))
-    file = database(tmp_path / "database" / "shop" / "shop.sqlite", "CREATE TABLE Itm (Prc REAL, nm TEXT, other INT)")
+    file = database(
+        tmp_path / "database" / "shop" / "shop.sqlite", "CREATE TABLE Itm (Prc REAL, nm TEXT, Sold_On DATE)"
+    )
     for split in ("dev", "test"):
         found = read_abouts(tmp_path, "spider", split)
-        assert comments(file, found["shop"]) == {"Itm": {"": "item", "Prc": "price", "nm": "name", "other": ""}}
+        assert comments(file, found["shop"]) == {"Itm": {"": "item", "Prc": "price", "nm": "name", "Sold_On": ""}}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252"])
@@ -54,7 +56,7 @@ def test_birds_descriptions(tmp_path: Path, encoding: str) -> None:
     (home / "database_description" / "loan.csv").write_bytes(
         (
             "original_column_name,column_name,column_description,data_format,value_description\n"
-            'amt ,amount,"amount\n in €",real,\n'
+            'amt ,amount,"amount\nin €",real,\n'
             "st,status,,text,A: paid\n"
         ).encode(encoding)
     )

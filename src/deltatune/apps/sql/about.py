@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -66,7 +67,7 @@ def read_abouts(folder: str | Path, layout: str, split: str) -> dict[str, About]
     """
     try:
         return READERS[layout](Path(folder), split)
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, csv.Error) as error:
         raise DataError(
             f"{folder}: expected descriptions as {layout} publishes them, found {error!r}; download them anew"
         ) from None
@@ -87,13 +88,19 @@ def _natural_names(file: Path) -> dict[str, About]:
     found: dict[str, About] = {}
     for entry in _entries(file):
         own = entry["table_names_original"]
-        comments = {(name.lower(), ""): said for name, said in zip(own, entry["table_names"], strict=True)}
+        tables = zip(own, entry["table_names"], strict=True)
+        comments = {(name.lower(), ""): said for name, said in tables if _is_news(said, name)}
         columns = zip(entry["column_names_original"], entry["column_names"], strict=True)
         for (table, name), (_, said) in columns:
-            if table >= 0:  # the first is "*", of no table
+            if table >= 0 and _is_news(said, name):  # the first is "*", of no table
                 comments[own[table].lower(), name.lower()] = said
         found[entry["db_id"]] = About(comments)
     return found
+
+
+def _is_news(said: str, name: str) -> bool:
+    """Whether a natural name says more than the name itself."""
+    return said.lower().split() != name.lower().replace("_", " ").split()
 
 
 def _bird(folder: Path, split: str) -> dict[str, About]:
@@ -102,7 +109,7 @@ def _bird(folder: Path, split: str) -> dict[str, About]:
     for home in (folder, folder / split):
         for file in sorted((home / f"{split}_databases").glob("*/database_description/*.csv")):
             comments = found.setdefault(file.parent.parent.name, {})
-            for row in csv.DictReader(_text(file).splitlines()):
+            for row in csv.DictReader(io.StringIO(_text(file), newline="")):
                 name, said = (row.get("original_column_name") or "").strip(), _said(row)
                 if name and said:
                     comments[file.stem.lower(), name.lower()] = said

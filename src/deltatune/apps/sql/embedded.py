@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["open_duckdb", "open_sqlite"]
 
 
-def open_sqlite(path: Path) -> sqlite3.Connection:
+def open_sqlite(path: Path, *, any_text: bool = True) -> sqlite3.Connection:
     """Open a SQLite file for reading; the file itself is opened read-only.
 
-    SQLite does not look at what is stored as text. What is no UTF-8 is read as far as it is.
+    Args:
+        path: of the file.
+        any_text: read text that is no UTF-8 as far as it is; SQLite does not look at what is stored. Default: true.
 
     Raises:
         ConfigError: the file is no such database.
     """
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+    if any_text:
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         connection.execute("PRAGMA schema_version")
     except sqlite3.DatabaseError as error:

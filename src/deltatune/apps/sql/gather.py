@@ -99,9 +99,13 @@ def dataset_examples(spec: DatasetSpec, seed: int) -> list[Example]:
     return examples
 
 
-def dataset_abouts(spec: DatasetSpec | None) -> dict[str, About]:
-    """What a public data set says of its databases, by name."""
-    return {} if spec is None else read_abouts(spec.folder, spec.layout, spec.split)
+def dataset_abouts(*specs: DatasetSpec | None) -> dict[str, About]:
+    """What public data sets say of their databases, by name; the last one counts."""
+    found: dict[str, About] = {}
+    for spec in specs:
+        if spec is not None:
+            found |= read_abouts(spec.folder, spec.layout, spec.split)
+    return found
 
 
 def _drawn(spec: QuestionsSpec, sources: Mapping[str, Source]) -> Iterator[Example]:

@@ -28,7 +28,8 @@ PARSER_ERRORS = (SqlglotError, RecursionError, ValueError, LookupError, Attribut
 """Made for SQL, the parser fails in many ways on what is none."""
 
 LONGEST = 20_000  # characters of a query
-LARGEST_TYPE = 1_000  # letters or digits: CHAR(n) fills up with spaces
+PADDED, PADDING = ("CHAR", "NCHAR"), 1_000  # types that fill up with spaces, and letters of them
+GROWTH = 10  # times that replacements may make a text as long
 DEEPEST = 200  # nodes from the root to a leaf: far from where Python's recursion ends
 HOME_SCHEMAS = {"sqlite": {"main"}, "duckdb": {"main"}, "postgres": {"public"}}
 # Names that PostgreSQL and DuckDB take for a function without parentheses, where no column is meant.
@@ -109,6 +110,7 @@ def _check(tree: exp.Query, dialect: str, schema: Database | None) -> None:
         raise _refused(f"at most {DEEPEST} levels of nesting", "more")
     for node in tree.walk():
         _check_node(node, dialect)
+    _check_growth(tree)
     tables = [(_folded(table.this, dialect), table) for table in tree.find_all(exp.Table)]
     known = None if schema is None else {table.name: table for table in schema.tables}
     used = [_check_table(name, table, dialect, known) for name, table in tables]
@@ -125,12 +127,8 @@ def _check_node(node: exp.Expr, dialect: str) -> None:
         case exp.DataType():
             if not isinstance(node.this, exp.DataType.Type) or node.this.value not in TYPES:
                 raise _refused("a plain type", node.sql(dialect=dialect))
-        case exp.DataTypeParam():
-            if not node.name.isdigit() or int(node.name) > LARGEST_TYPE:
-                raise _refused(f"types of at most {LARGEST_TYPE:,} letters or digits", node.sql(dialect=dialect))
-        case exp.Replace():
-            if _text(node.args.get("replacement")) > _text(node.expression):
-                raise _refused("REPLACE by no longer a text", node.sql(dialect=dialect))
+            if node.this.value in PADDED and any(int(size.name) > PADDING for size in node.find_all(exp.Literal)):
+                raise _refused(f"at most {PADDING:,} letters", node.sql(dialect=dialect))
         case exp.Table():
             if not isinstance(node.this, exp.Identifier):
                 raise _refused("a table", node.this.sql(dialect=dialect) if node.this else "nothing")
@@ -145,11 +143,19 @@ def _check_node(node: exp.Expr, dialect: str) -> None:
             raise _refused("what only reads and computes", name)
 
 
-def _text(node: exp.Expr | None) -> float:
-    """How long a text is that is written out; any other may be of any length."""
-    if node is None:
-        return 0
-    return len(node.name) if isinstance(node, exp.Literal) else math.inf
+def _check_growth(tree: exp.Query) -> None:
+    """Refuse replacements that make much out of little, one inside another."""
+
+    def length(node: exp.Expr | None, unknown: float) -> float:
+        inside = None if node is None else node.unnest()
+        return len(inside.name) if isinstance(inside, exp.Literal) else 0 if inside is None else unknown
+
+    growth = 1.0
+    for node in tree.find_all(exp.Replace):
+        new, old = length(node.args.get("replacement"), math.inf), length(node.expression, 1)
+        growth *= max(1.0, new / max(1, old))
+    if growth > GROWTH:
+        raise _refused(f"REPLACE that makes a text at most {GROWTH} times as long", "more")
 
 
 def is_askable(table: str) -> bool:

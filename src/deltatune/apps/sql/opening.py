@@ -33,7 +33,7 @@ def open_writer(
     """
     system = SystemFolder(Path(folder))
     prompt = system.read_config().prompt
-    if not RunFolder(system.writer).final.is_dir():
+    if not RunFolder(system.writer).has_result:
         raise ConfigError(
             f"{folder}: expected a trained system, found one whose training is not over; go on by deltatune sql train "
             "CONFIG --resume"

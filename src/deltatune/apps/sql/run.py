@@ -28,7 +28,7 @@ __all__ = ["Limits", "QueryError", "QueryTimeoutError", "Reader", "Result", "ope
 
 # The second makes a backslash in a string a letter, as the guard takes it, whatever the server's default.
 SETTINGS = "-c default_transaction_read_only=on -c standard_conforming_strings=on"
-PIECE = 32  # rows fetched at a time, each of which may be large
+FIRST_PIECE, PIECE = 32, 256  # rows fetched at a time, each of which may be large
 STREAMED = 4096  # the same where they are not held
 LONGEST_VALUE = 4 << 20  # bytes of one value in SQLite
 _Read = TypeVar("_Read")
@@ -191,8 +191,8 @@ def open_reader(source: str | Path, *, schema: Database | None = None, limits: L
 
 def _fetched(cursor: Cursor, limits: Limits, deadline: float) -> tuple[list[tuple[Any, ...]], bool]:
     rows: list[tuple[Any, ...]] = []
-    size = 0
-    while piece := cursor.fetchmany(min(PIECE, limits.rows + 1 - len(rows))):
+    size, count = 0, FIRST_PIECE
+    while piece := cursor.fetchmany(min(count, limits.rows + 1 - len(rows))):
         for row in piece:
             size += sum(_size(value) for value in row)
             if len(rows) == limits.rows or size > limits.bytes:
@@ -200,10 +200,13 @@ def _fetched(cursor: Cursor, limits: Limits, deadline: float) -> tuple[list[tupl
             rows.append(tuple(row))
         if time.monotonic() > deadline:
             raise TimeoutError
+        count = max(1, min(PIECE, (limits.bytes - size) * len(rows) // max(1, size)))
     return rows, False
 
 
 def _size(value: object) -> int:
+    if value is None or isinstance(value, (int, float)):
+        return 8
     if isinstance(value, (str, bytes)):
         return len(value)
     if isinstance(value, Mapping):

@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 
 from deltatune.errors import ConfigError
 
-__all__ = ["DIALECTS", "dialect_of", "file_of", "parse_url"]
+__all__ = ["DIALECTS", "dialect_of", "file_of", "name_of", "parse_url"]
 
 DIALECTS = {"sqlite": "sqlite", "duckdb": "duckdb", "postgresql": "postgres"}
 """The databases that queries run on, by SQLAlchemy's name, and sqlglot's name for their SQL."""
@@ -52,6 +52,11 @@ def dialect_of(url: URL) -> str:
             f"database: expected one of {', '.join(DIALECTS)}, found {kind}; copy the data to one of them"
         )
     return DIALECTS[kind]
+
+
+def name_of(source: str | Path) -> str:
+    """What a database is called if nobody says: as its file without the ending, or as a server calls it."""
+    return Path(parse_url(source).database or "").stem
 
 
 def file_of(url: URL, *, exists: bool = True) -> Path:

@@ -117,7 +117,12 @@ def _read_delimited(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path, **settings: Any) -> pd.DataFrame:
     """As pandas reads it, but for columns of codes, whose zeros at the beginning it would drop."""
-    frame, written = pd.read_csv(path, **settings), pd.read_csv(path, dtype=str, **settings)
+    frame = pd.read_csv(path, **settings)
+    cell = re.compile(rf"(?:^|[{re.escape(settings['sep'])}])\s*\"?{CODE.pattern}")
+    with path.open(encoding=settings["encoding"], errors="replace") as lines:
+        if not any(map(cell.search, lines)):  # most files have no codes, and are read once
+            return frame
+    written = pd.read_csv(path, dtype=str, **settings)
     numeric = [place for place, kind in enumerate(frame.dtypes) if pd.api.types.is_numeric_dtype(kind)]
     codes = [place for place in numeric if written.iloc[:, place].str.fullmatch(CODE.pattern).any()]
     for place in codes:

@@ -50,16 +50,20 @@ def ask(
     The database is only read: what runs is one SELECT that was parsed, checked and written anew, on a connection that
     can not write, within limits of time and rows.
     """
+    from deltatune.apps.sql.about import NOTHING_SAID
     from deltatune.apps.sql.asking import ask as answers
     from deltatune.apps.sql.folder import SystemFolder
+    from deltatune.apps.sql.gather import dataset_abouts
     from deltatune.apps.sql.opening import open_writer
     from deltatune.apps.sql.run import Limits
     from deltatune.apps.sql.source import open_source
+    from deltatune.apps.sql.urls import name_of
 
     out = console(stderr=json)
-    values = SystemFolder(system).read_config().prompt.values
+    config = SystemFolder(system).read_config()
+    about = dataset_abouts(config.questions.dataset).get(name_of(database), NOTHING_SAID)
     limits = Limits(seconds=seconds, rows=max(rows, 1000))
-    with open_source(database, values=values, reindex=reindex, limits=limits) as source:
+    with open_source(database, values=config.prompt.values, reindex=reindex, limits=limits, about=about) as source:
         writer = open_writer(system, dtype=dtype, quant=quant, device=device)
         if show_prompt:
             out.print(writer.prompter.prompts([question], source)[0].text, markup=False, soft_wrap=True)

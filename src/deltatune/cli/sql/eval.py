@@ -90,7 +90,7 @@ def eval(
         seed=seed,
     )
     chosen = [each.strip() for each in stages.split(",")] if stages else list(STAGES)
-    abouts = dataset_abouts(None if dataset is None else read_spec(dataset))
+    abouts = dataset_abouts(config.questions.dataset, read_spec(dataset) if dataset else None)
     with open_sources(found, values=config.prompt.values, abouts=abouts) as sources:
         groups = spelled(groups, sources)
         if dataset is not None:  # some of many thousand queries take minutes, or are wrong

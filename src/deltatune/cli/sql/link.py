@@ -56,7 +56,7 @@ def link(
         limit=limit,
         seed=seed,
     )
-    abouts = dataset_abouts(None if dataset is None else read_spec(dataset))
+    abouts = dataset_abouts(config.questions.dataset, read_spec(dataset) if dataset else None)
     with open_sources(found, abouts=abouts) as sources:
         groups = spelled(groups, sources)
         schemas = {name: source.schema for name, source in sources.items()}

@@ -48,7 +48,9 @@ def transfer(
     The linker and the prompts are those of the first system. Of a database that templates ask, every other template
     gives the examples, and the rest is asked. With --out the same command goes on after the last way that it finished.
     """
+    from deltatune.apps.sql.about import NOTHING_SAID
     from deltatune.apps.sql.folder import SystemFolder
+    from deltatune.apps.sql.gather import dataset_abouts
     from deltatune.apps.sql.measuring import few_shot_questions
     from deltatune.apps.sql.opening import open_writer, put_on
     from deltatune.apps.sql.scoring.table import rich_table
@@ -67,7 +69,8 @@ def transfer(
             raise ConfigError(f"{name}: expected a database that is new, found one that {each.path} learned from")
     rate = config.train.learning_rate if learning_rate is None else learning_rate
     settings = FewShots(epochs=epochs, how=how, learning_rate=rate, seed=seed)  # type: ignore[arg-type]  # it is checked
-    with open_source(address, name=name, values=config.prompt.values) as source:
+    about = dataset_abouts(config.questions.dataset).get(name, NOTHING_SAID)
+    with open_source(address, name=name, values=config.prompt.values, about=about) as source:
         few, asked = few_shot_questions(
             name, source, support=support, target=target, per_template=per_template, seed=seed
         )

@@ -82,7 +82,7 @@ class ValueIndex:
         """
         if not Path(path).is_file():
             raise ConfigError(f"value index: expected a file at {path}, found none; build it")
-        connection = open_sqlite(Path(path))
+        connection = open_sqlite(Path(path), any_text=False)
         try:
             ((found, database),) = connection.execute("SELECT format, database FROM about")
             places = connection.execute('SELECT "table", "column", number, left_out FROM place ORDER BY id').fetchall()

@@ -111,18 +111,15 @@ def _less_and_less(
         if column.key or column.references
     }
 
-    def spare(table: str) -> list[str]:
-        return [column for column in shown[table] if (table, column) not in fixed]
-
-    def least(place: tuple[str, str]) -> tuple[float, int]:
-        return worth.get(place, 0.0), -len(spare(place[0]))
-
     def best(table: str) -> float:
         return max((worth.get((table, column), 0.0) for column in selection[table]), default=0.0)
 
     while shown:
-        if rest := [(table, column) for table in reversed(shown) for column in reversed(spare(table))]:
-            table, column = min(rest, key=least)
+        spare = {
+            table: [column for column in columns if (table, column) not in fixed] for table, columns in shown.items()
+        }
+        if rest := [(table, column) for table in reversed(shown) for column in reversed(spare[table])]:
+            table, column = min(rest, key=lambda place: (worth.get(place, 0.0), -len(spare[place[0]])))
             shown[table].remove(column)
         else:
             del shown[min(reversed(shown), key=best)]
