@@ -1,6 +1,6 @@
 """The demo: a small model learns to answer questions from a database. And the data of the tutorial.
 
-python -m deltatune.demo                 # the whole story, about six minutes on two cores
+python -m deltatune.demo                 # the whole story, six to ten minutes on two cores
 python -m deltatune.demo data FOLDER     # only write the tutorial's data, as JSONL
 """
 
