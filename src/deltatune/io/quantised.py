@@ -108,7 +108,7 @@ def _shape(linear: nn.Module) -> dict[str, Any]:
     return {
         "input_features": inside,
         "output_features": outside,
-        "bias": linear.bias is not None,
+        "bias": _bias(linear) is not None,
         "device": "meta",
     }
 

@@ -60,12 +60,8 @@ def block_mask(reach: Tensor, depth: Tensor, front: int = 0, window: int | None 
 
 def _extent(numbers: Tensor, block: int) -> Tensor:
     """The least and the largest number of each block, ``[2, blocks]``."""
-    whole = F.pad(numbers, (0, -len(numbers) % block), value=0).view(-1, block)
-    inside = F.pad(torch.ones_like(numbers, dtype=torch.bool), (0, -len(numbers) % block)).view(-1, block)
-    far = torch.iinfo(numbers.dtype)
-    return torch.stack(
-        [whole.masked_fill(~inside, far.max).amin(dim=1), whole.masked_fill(~inside, far.min).amax(dim=1)]
-    )
+    last = numbers[-1:].expand(-len(numbers) % block)  # again, in a block that is not whole
+    return torch.stack(torch.cat([numbers, last]).view(-1, block).aminmax(dim=1))
 
 
 def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:

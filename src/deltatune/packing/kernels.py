@@ -37,10 +37,10 @@ def attend_by_lengths(
     if before:
         keys = _each_begun(keys, [learned for learned, _ in before], lengths.keys)
         values = _each_begun(values, [learned for _, learned in before], lengths.keys)
-    window = options.get("sliding_window")
-    counts = [number + sum(learned.shape[2] for learned, _ in before) for number in lengths.keys]
+    window, p = options.get("sliding_window"), sum(learned.shape[2] for learned, _ in before)
+    counts = [number + p for number in lengths.keys]
     if before and window is not None:
-        refuse_sliding(window, max(counts), max(counts) - max(lengths.keys))
+        refuse_sliding(window, max(counts), p)
     around = {
         "cu_seq_lens_q": _cumulated(lengths.queries, query.device),
         "cu_seq_lens_k": _cumulated(counts, query.device),

@@ -68,9 +68,10 @@ class Steps:
         with drawing_alike(_device(optimizer)):
             for delta in bank_of(self.model):
                 if delta.is_trainable:
-                    if not delta.steps:
+                    number = int(delta.steps)  # waits for the device, so once
+                    if not number:
                         _warn_of_idle_sites(delta)
-                    step = self.current[delta.name] = Step(optimizer, int(delta.steps), self.total, self.rates)
+                    step = self.current[delta.name] = Step(optimizer, number, self.total, self.rates)
                     delta.method.before_step(delta, step)
 
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

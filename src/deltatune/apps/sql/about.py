@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from deltatune.apps.sql.readers import wikisql_table
 from deltatune.apps.sql.schema import Column, Database, Table
 from deltatune.errors import DataError
 
@@ -126,7 +127,7 @@ def _wikisql(folder: Path, split: str) -> dict[str, About]:
     """WikiSQL's tables: one database each, all in one file, whose columns have numbers in place of names."""
     found = {}
     for entry in _entries(folder / f"{split}.tables.jsonl"):
-        table = "table_" + entry["id"].replace("-", "_")
+        table = wikisql_table(entry["id"])
         comments = {(table, f"col{number}"): str(said) for number, said in enumerate(entry["header"])}
         about = " ".join(str(entry[key]) for key in ("page_title", "section_title", "caption") if entry.get(key))
         found[entry["id"]] = About({(table, ""): about, **comments}, (table,))

@@ -24,7 +24,7 @@ from sqlglot import exp
 from deltatune.apps.sql.examples import Example
 from deltatune.errors import ConfigError, DataError
 
-__all__ = ["LAYOUTS", "read_dataset"]
+__all__ = ["LAYOUTS", "read_dataset", "wikisql_table"]
 
 SHOWN = 3  # bad records that a message names
 AGGREGATES: tuple[type[exp.AggFunc] | None, ...] = (None, exp.Max, exp.Min, exp.Count, exp.Sum, exp.Avg)
@@ -167,13 +167,18 @@ def _wikisql(folder: Path, split: str) -> list[_Source]:
     return [_Source(folder / f"{split}.jsonl", build)]
 
 
+def wikisql_table(number: str) -> str:
+    """What the published databases call the table of that id."""
+    return "table_" + number.replace("-", "_")
+
+
 def _wikisql_query(parts: Any, table: Record) -> exp.Select:
     """The published databases name a table after its id, its columns by number, and hold text in small letters."""
     try:
         width = len(table["types"])
         column, aggregate = _column(parts["sel"], width), AGGREGATES[parts["agg"]]
         query = exp.select(aggregate(this=column) if aggregate else column)
-        query = query.from_(exp.to_table("table_" + table["id"].replace("-", "_")))
+        query = query.from_(exp.to_table(wikisql_table(table["id"])))
         for place, operator, value in parts["conds"]:
             meant = value.lower() if isinstance(value, str) else value
             query = query.where(CONDITIONS[operator](this=_column(place, width), expression=exp.convert(meant)))
